@@ -1,0 +1,1 @@
+"""What the tests' child processes run: importable under every start method."""
