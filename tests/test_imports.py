@@ -19,10 +19,14 @@ LEAVES = {"exceptions", "_sentinels", "_fs"}
 ARROWS = {
     "_journal/codec": set(),
     "_journal/files": {"_journal/codec"},
-    "_journal/runs": {"_journal/files", "_journal/codec"},
+    "_journal/outstanding": {"_journal/codec"},
+    "_journal/runs": {"_journal/files", "_journal/outstanding", "_journal/codec"},
     "_journal/carrier": set(),
+    "_journal/transport": {"_journal/carrier"},
+    "_journal/file_only": {"_journal/runs", "_journal/codec"},
     "_journal/persistent": {
-        "_journal/carrier",
+        "_journal/transport",
+        "_journal/file_only",
         "_journal/runs",
         "_journal/files",
         "_journal/codec",

@@ -11,6 +11,8 @@ Rooms of the house, and the one question each answers:
 
 from __future__ import annotations
 
+from persistq._journal.persistent import PersistentQueue
+from persistq._journal.runs import pickup_dirs
 from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import (
     JournalError,
@@ -25,8 +27,10 @@ __all__ = [
     "DONE",
     "FAILED",
     "JournalError",
+    "PersistentQueue",
     "PersistqError",
     "PreviousRunActiveError",
     "UpstreamFailureError",
     "__version__",
+    "pickup_dirs",
 ]

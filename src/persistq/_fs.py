@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import weakref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Protocol
+
+    class Forkable(Protocol):
+        """What `watch_forks` takes."""
+
+        def after_fork(self) -> None:
+            """In a forked child: let go of what belongs to the parent."""
+
 
 if os.name == "nt":
 
@@ -74,3 +88,79 @@ else:
             OSError: The disk reports an error.
         """
         os.fsync(fd)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: str) -> Iterator[None]:
+    """Keep other processes of this machine out of the same block for the same folder.
+
+    The kernel frees the lock when its holder dies. Where the system or the file system has no
+    such locks, the block runs without one: whoever uses this stays safe then too, and only two
+    processes that do the same at the same moment may do it twice.
+
+    Args:
+        folder (str): Path of the folder.
+
+    Yields:
+        None: While the lock is held.
+
+    Raises:
+        OSError: The folder cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def make_folders(folder: str) -> None:
+    """Make a folder, and its parents where they are missing, and flush their entries.
+
+    Args:
+        folder (str): Path of the folder; one that is there already is fine.
+
+    Raises:
+        FileExistsError: Something that is no folder has this name.
+        OSError: The folder cannot be made.
+    """
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(os.path.abspath(folder))
+    make_folders(parent)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise
+    sync_folder(parent)
+
+
+_forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+
+def watch_forks(obj: Forkable) -> None:
+    """Call the object's `after_fork()` in every child that this process forks while it lives.
+
+    Where the system has no fork there is nothing to watch.
+
+    Args:
+        obj (Forkable): Any object that can be referenced weakly.
+    """
+    _forkables.add(obj)
+
+
+def _after_fork_in_child() -> None:
+    for obj in list(_forkables):
+        obj.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

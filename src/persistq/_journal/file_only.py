@@ -1,0 +1,131 @@
+"""The transport without a queue: the journal is all there is (`use_queue=False`)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+
+from persistq import _fs
+from persistq._journal.runs import outstanding_in
+from persistq._sentinels import DONE, Sentinel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from persistq._journal.codec import Codec
+
+
+class JournalOnly:
+    """Hands out what a directory's journals hold as outstanding.
+
+    Nothing is kept of a message that is put: it is in the journal by then. So all work must be
+    put before any is taken. Pickles anywhere; a copy makes a list of work of its own.
+
+    Args:
+        directory (str): The directory.
+        prefix (str): The queue's prefix.
+        codec (Codec): What turns journal lines into messages.
+    """
+
+    carrier = None
+
+    def __init__(self, directory: str, prefix: str, codec: Codec) -> None:
+        self._directory = directory
+        self._prefix = prefix
+        self._codec = codec
+        self.number_of_workers = 1
+        self._end = DONE
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = threading.RLock()
+        self._waiting: deque[Any] | None = None
+        _fs.watch_forks(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: be a copy of its own."""
+        self._start()
+
+    def check_put(self) -> None:
+        """Refuse messages that nobody would be handed.
+
+        Raises:
+            ValueError: The list of work has been made.
+        """
+        if self._waiting is not None:
+            raise ValueError(
+                "put() after get() with use_queue=False: expected all messages before the first "
+                "get(), since the list of work is made then"
+            )
+
+    def pack(self, message: Any) -> Any:
+        """Return the message: its journal line is the copy."""
+        return message
+
+    def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Take note of the sentinel that ends the work; a message is in the journal already."""
+        if isinstance(payload, Sentinel):
+            self._end = payload
+            with self._lock:
+                for n, message in enumerate(self._waiting or ()):
+                    if isinstance(message, Sentinel):
+                        self._waiting[n] = payload  # type: ignore[index]
+
+    def put_many(
+        self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
+    ) -> tuple[int, BaseException | None]:
+        """Do nothing: messages are in the journal already."""
+        return len(payloads), None
+
+    def put_back(self, sentinel: Sentinel) -> None:
+        """Return a sentinel that was taken."""
+        if self._waiting is not None:
+            self._waiting.append(sentinel)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Return the next outstanding message; behind the last, a sentinel for each worker.
+
+        Raises:
+            queue.Empty: There is nothing more: nobody else can put anything.
+            JournalError: A journal line cannot be turned back into a message.
+            OSError: A journal cannot be read.
+        """
+        with self._lock:
+            if self._waiting is None:
+                messages = outstanding_in(self._directory, self._prefix).messages(self._codec)
+                messages += [self._end] * self.number_of_workers
+                self._waiting = deque(messages)
+            if not self._waiting:
+                raise queue.Empty
+            return self._waiting.popleft()
+
+    def task_done(self) -> None:
+        """Do nothing: the journal does not count."""
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Tell whether nothing is outstanding. Nobody else works on it, so this never waits."""
+        return not outstanding_in(self._directory, self._prefix).lines
+
+    def qsize(self) -> int:
+        """Return how much is left to hand out."""
+        if self._waiting is not None:
+            return len(self._waiting)
+        return len(outstanding_in(self._directory, self._prefix).lines)
+
+    def empty(self) -> bool:
+        """Tell whether nothing is left."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Return False: the journal has room."""
+        return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_waiting")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()

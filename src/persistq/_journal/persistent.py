@@ -1,0 +1,604 @@
+"""PersistentQueue: a multiprocessing queue whose work survives its processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+
+from persistq import _fs
+from persistq._journal.codec import Codec, return_same
+from persistq._journal.file_only import JournalOnly
+from persistq._journal.files import COMPLETED, REQUESTED, JournalFile
+from persistq._journal.runs import (
+    UNLABELED_PREFIX,
+    PreviousWork,
+    check_prefix,
+)
+from persistq._journal.transport import UserQueue
+from persistq._sentinels import DONE, FAILED, Sentinel
+from persistq.exceptions import UpstreamFailureError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any
+
+    from persistq._journal.transport import Transport
+
+    Function = Callable[[Any], Any]
+
+logger = logging.getLogger("persistq")
+
+# How long a message may be on its way from another process, before what the queue counts as
+# waiting is taken to be lost with that process.
+_IN_FLIGHT_S = 1.0
+
+
+class PersistentQueue:
+    """A queue between processes that records its work, so that the next run can finish it.
+
+    What is put, and what is done, is written to a pair of journal files for each process. After
+    a failure their difference is the outstanding work, and `requeue_unprocessed_work` puts it on
+    the queue of the next run.
+
+    An instance is handed to worker processes like any `multiprocessing` queue, and is safe to use
+    from several threads.
+
+    Args:
+        pickup_file_prefix (str | None): Start of the journal files' names. None, with a directory:
+            `unlabeled_queue`.
+        current_pickup_dir (str | os.PathLike[str] | None): Directory for the journals of this run;
+            made if missing. None keeps no journal.
+        previous_pickup_dir (str | os.PathLike[str] | None): Directory with the journals of the run
+            before, or None. It may be the current one.
+        formatter_list (Iterable[(value) -> object]): For each position of a message, the function
+            whose result, as a `str`, is journalled.
+        converter_list (Iterable[(text: str) -> object]): For each position, the function that turns
+            the journalled text back into a value.
+        number_of_workers (int): How many workers take messages off the queue, so how many `DONE`s
+            `close` puts. May be set later, before `close`.
+        use_queue (bool): False: there is no queue but the journal. All work must be put before any
+            is taken, in one process at a time.
+        queue (Any): The carrier of the messages: anything with `put(obj, block, timeout)` and
+            `get(block, timeout)`. None makes a `multiprocessing.JoinableQueue`.
+        number_of_producers (int): How many copies of this queue put messages, and close it.
+        fsync (bool): Whether `put`, `put_many` and `task_done` return only when their record is on
+            stable storage, so that it survives a power cut.
+        record_started (bool): Reserved: whether `get` records what a worker has begun.
+
+    Raises:
+        ValueError: The prefix holds a path separator; `use_queue=False` without
+            `current_pickup_dir`; fewer than 0 workers or 1 producer.
+        FileNotFoundError: `previous_pickup_dir` does not exist.
+        TypeError: A formatter, converter or carrier is none.
+        OSError: The previous run's work cannot be carried over; nothing is lost then.
+    """
+
+    def __init__(
+        self,
+        pickup_file_prefix: str | None = None,
+        current_pickup_dir: str | os.PathLike[str] | None = None,
+        previous_pickup_dir: str | os.PathLike[str] | None = None,
+        # The inherited signature; nothing ever changes these lists.
+        formatter_list: Iterable[Function | None] = [return_same],
+        converter_list: Iterable[Function | None] = [return_same],
+        number_of_workers: int = 1,
+        use_queue: bool = True,
+        *,
+        queue: Any = None,
+        number_of_producers: int = 1,
+        fsync: bool = False,
+        record_started: bool = True,
+    ) -> None:
+        current = _directory(current_pickup_dir)
+        previous = _directory(previous_pickup_dir)
+        if pickup_file_prefix is not None:
+            check_prefix(pickup_file_prefix)
+        if not use_queue and current is None:
+            raise ValueError(
+                "use_queue=False needs current_pickup_dir: without a queue, the journal in that "
+                "directory is all there is"
+            )
+        if not isinstance(number_of_producers, int) or number_of_producers < 1:
+            raise ValueError(f"number_of_producers is {number_of_producers!r}; expected 1 or more")
+        self.pickup_file_prefix = pickup_file_prefix
+        self.use_queue = use_queue
+        self.formatter_list = list(formatter_list or ())
+        self.converter_list = list(converter_list or ())
+        self._number_of_producers = number_of_producers
+        self._fsync = fsync
+        self._record_started = record_started
+        self._directory = current
+        self._is_closed = False
+        self._codec = Codec(self.formatter_list, self.converter_list)
+        self._transport: Transport
+        if use_queue or current is None:
+            self._transport = UserQueue(_default_carrier() if queue is None else queue)
+        else:
+            self._transport = JournalOnly(current, self._prefix, self._codec)
+        self.number_of_workers = number_of_workers
+        if current is not None:
+            _fs.make_folders(current)
+        self._previous = PreviousWork(self._prefix, current, previous)
+        self._start()
+
+    return_same = staticmethod(return_same)
+
+    def _start(self) -> None:
+        """Set up what each copy, in whichever process, has of its own."""
+        self._requested = self._journal(REQUESTED)
+        self._completed = self._journal(COMPLETED)
+        self._requeued_lines: set[bytes] = set()
+        self._to_requeue: list[Any] | None = None
+        self._sentinels_to_put: list[Sentinel] = []
+        self._done_met = 0
+        self._lock = threading.RLock()
+        _fs.watch_forks(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: be a copy of its own, as one that was pickled is."""
+        requested, completed = self._requested, self._completed
+        self._start()
+        # These have let go of the parent's files themselves.
+        self._requested, self._completed = requested, completed
+
+    def _journal(self, kind: str) -> JournalFile | None:
+        if self._directory is None:
+            return None
+        return JournalFile(self._directory, self._prefix, kind, self._fsync)
+
+    @property
+    def _prefix(self) -> str:
+        return UNLABELED_PREFIX if self.pickup_file_prefix is None else self.pickup_file_prefix
+
+    @property
+    def number_of_workers(self) -> int:
+        """int: How many workers take messages off the queue; to be set before `close`."""
+        return self._number_of_workers
+
+    @number_of_workers.setter
+    def number_of_workers(self, number: int) -> None:
+        if not isinstance(number, int) or number < 0:
+            raise ValueError(f"number_of_workers is {number!r}; expected 0 or more")
+        self._number_of_workers = number
+        self._transport.number_of_workers = number
+
+    @property
+    def joinable_queue(self) -> Any:
+        """Any: The carrier of the messages."""
+        return self._transport.carrier
+
+    @property
+    def put_file(self) -> io.FileIO | None:
+        """io.FileIO | None: The open file that records work put; None without a directory."""
+        return self._requested.open() if self._requested is not None else None
+
+    @property
+    def done_file(self) -> io.FileIO | None:
+        """io.FileIO | None: The open file that records work done; None without a directory."""
+        return self._completed.open() if self._completed is not None else None
+
+    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Record a message and put it on the queue.
+
+        The record is with the operating system before a worker can see the message.
+
+        Args:
+            obj (Any): A `str`, a tuple or list of fields, or anything that JSON or the formatters
+                can write. What travels is the message as it is now.
+            block (bool): Whether to wait for a free slot where the carrier is bounded.
+            timeout (float | None): Seconds to wait for it; None waits for ever.
+
+        Raises:
+            queue.Full: There is no free slot (in time). The record is withdrawn.
+            TypeError: The message cannot be journalled, or cannot be sent to another process.
+            ValueError: The queue is closed.
+            OSError: The record cannot be written. Nothing is queued.
+        """
+        if obj is DONE or obj is FAILED:
+            self._transport.put(obj, block, timeout)
+            return
+        line = self._line(obj)
+        if line in self._requeued_lines:
+            logger.info("not put again, since it has been requeued: %r", obj)
+            return
+        payload = self._transport.pack(obj)
+        self._check_open()
+        if self._requested is None or line is None:
+            self._transport.put(payload, block, timeout)
+            return
+        # Killed behind this, before the message is queued: it is outstanding, though put() has
+        # not returned, and the next run does it.
+        self._requested.append(line + b"\n")
+        try:
+            self._transport.put(payload, block, timeout)
+        except BaseException:
+            self._requested.withdraw([line])
+            raise
+
+    def put_nowait(self, obj: Any) -> None:
+        """Do the same as `put(obj, False)`.
+
+        Args:
+            obj (Any): The message.
+
+        Raises:
+            queue.Full: There is no free slot.
+        """
+        self.put(obj, False)
+
+    def put_many(
+        self, iterable: Iterable[Any], block: bool = True, timeout: float | None = None
+    ) -> None:
+        """Put messages, and record them all with one write (and one sync).
+
+        Args:
+            iterable (Iterable[Any]): The messages.
+            block (bool): As for `put`.
+            timeout (float | None): Seconds, for each message.
+
+        Raises:
+            queue.Full: There is no free slot (in time). The records of the messages that are not
+                on the queue are withdrawn; those before them stay on it.
+            TypeError: A message cannot be journalled or sent; none of them is recorded or queued.
+            ValueError: The queue is closed.
+            OSError: The records cannot be written. Nothing is queued.
+        """
+        messages = list(iterable)
+        if any(type(message) is Sentinel for message in messages):
+            raise TypeError("DONE or FAILED among the messages; expected close() or fail() instead")
+        lines = [self._line(message) for message in messages]
+        if self._requeued_lines and not self._requeued_lines.isdisjoint(lines):
+            new = [pair for pair in zip(messages, lines) if pair[1] not in self._requeued_lines]
+            logger.info("%d messages not put again: requeued", len(messages) - len(new))
+            messages, lines = [pair[0] for pair in new], [pair[1] for pair in new]
+        payloads = [self._transport.pack(message) for message in messages]
+        self._check_open()
+        if not payloads:
+            return
+        recorded: list[bytes] = []
+        if self._requested is not None:
+            recorded = [line for line in lines if line is not None]
+            self._requested.append(b"\n".join(recorded) + b"\n")
+        count, error = self._transport.put_many(payloads, block, timeout)
+        if error is not None:
+            if self._requested is not None:
+                self._requested.withdraw(recorded[count:])
+            raise error
+
+    def _line(self, message: Any) -> bytes | None:
+        """Return the line to record, or to compare; None where neither is needed."""
+        if self._requested is None:
+            if not self._requeued_lines:
+                return None
+            try:
+                return self._codec.encode(message)
+            except TypeError:
+                return None  # no journal could have held it, so it cannot have been requeued
+        return self._codec.encode(message)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ValueError("put() after close() or fail(): expected messages before that only")
+        self._transport.check_put()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take a message off the queue.
+
+        Args:
+            block (bool): Whether to wait for one.
+            timeout (float | None): Seconds to wait; None waits for ever. (The folder queues
+                count in milliseconds.)
+
+        Returns:
+            Any: A message; `DONE` when there is no more work for this worker; `FAILED` when a
+            producer has failed.
+
+        Raises:
+            queue.Empty: There is no message (in time).
+        """
+        deadline_s = time.monotonic() + timeout if block and timeout is not None else None
+        while True:
+            message = self._transport.get(block, timeout)
+            if message is not DONE and message is not FAILED:
+                return message
+            self._transport.task_done()
+            if message is FAILED or self._is_last_done():
+                return message
+            if deadline_s is not None:
+                timeout = max(deadline_s - time.monotonic(), 0)
+
+    def _is_last_done(self) -> bool:
+        # Each producer puts a DONE for each worker, behind its own work. Whichever workers take
+        # them, the last one that is taken stands behind all work of all producers.
+        with self._lock:
+            self._done_met += 1
+            if self._done_met < self._number_of_producers:
+                return False
+            self._done_met = 0
+            return True
+
+    def get_nowait(self) -> Any:
+        """Do the same as `get(False)`.
+
+        Returns:
+            Any: A message, `DONE` or `FAILED`.
+
+        Raises:
+            queue.Empty: There is no message.
+        """
+        return self.get(False)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield messages until `DONE`, then dispose of the queue.
+
+        Yields:
+            Any: A message, for which the caller calls `task_done`.
+
+        Raises:
+            UpstreamFailureError: A producer failed.
+        """
+        while True:
+            message = self.get()
+            if message is DONE:
+                self.dispose()
+                return
+            if message is FAILED:
+                self.dispose()
+                raise UpstreamFailureError(
+                    f"queue {self._prefix!r}: a producer called fail(), so there will be no more "
+                    "work. Mend the cause and start again: what was not completed is outstanding."
+                )
+            yield message
+
+    def task_done(self, obj: Any) -> None:
+        """Record that a message's work is done, and tell the queue.
+
+        Args:
+            obj (Any): The message that `get` returned. `DONE` and `FAILED` are ignored.
+
+        Raises:
+            ValueError: Called more often than there were messages. No record stays.
+            OSError: The record cannot be written. The queue is not told, so call again.
+        """
+        if obj is DONE or obj is FAILED:
+            return
+        if self._completed is None:
+            self._transport.task_done()
+            return
+        line = self._codec.encode(obj)
+        # Killed before this: the work is done again by the next run. Behind it: it is not.
+        self._completed.append(line + b"\n")
+        try:
+            self._transport.task_done()
+        except ValueError:
+            self._completed.withdraw([line])
+            raise
+
+    def get_list_of_outstanding_work(self) -> list[Any]:
+        """Return the work that was not completed when this queue was created.
+
+        Returns:
+            list[Any]: Messages, in the order in which they were requested.
+
+        Raises:
+            JournalError: A journal line cannot be turned back into a message.
+            OSError: A journal cannot be read.
+        """
+        return self._previous.look().messages(self._codec)
+
+    def requeue_unprocessed_work(self) -> int:
+        """Put the previous run's outstanding work on the queue, in its order.
+
+        Once, however often it is called, and by one only of the queue's copies in several
+        processes. From then on `put` passes over messages equal to these, so a restart script
+        may put all of its inputs anew. Before or after the workers start; where the carrier is
+        bounded, after, since it waits for room.
+
+        Returns:
+            int: How many messages this call has put on the queue.
+
+        Raises:
+            JournalError: A journal line cannot be turned back into a message. Nothing is queued.
+            OSError: A journal cannot be read or renamed. Nothing is queued.
+        """
+        with self._lock:
+            if self._to_requeue is None:
+                work = self._previous.look()
+                messages = work.messages(self._codec)
+                if not self._codec.is_plain():
+                    self._warn_of_one_way_functions(messages, work.lines)
+                payloads = [self._transport.pack(message) for message in messages]
+                if not self._previous.claim():
+                    payloads = []
+                self._requeued_lines = set(work.lines)
+                self._to_requeue = payloads
+            count, error = self._transport.put_many(self._to_requeue)
+            # What is left, if the carrier has refused, is for the next call.
+            del self._to_requeue[:count]
+            if error is not None:
+                raise error
+            return count
+
+    def _warn_of_one_way_functions(self, messages: Sequence[Any], lines: Sequence[bytes]) -> None:
+        for message, line in zip(messages, lines):
+            try:
+                if self._codec.encode(message) == line:
+                    continue
+                problem = "gives another line"
+            except Exception as error:
+                problem = f"fails: {error}"
+            logger.warning(
+                "queue %r: %r was journalled as %r, but to journal it again %s. So its completion "
+                "will not be recognised, and it will be requeued at each restart. Give "
+                "formatter_list and converter_list functions that undo each other.",
+                self._prefix,
+                message,
+                line,
+                problem,
+            )
+            return
+
+    def mark_all_work_done(self) -> None:
+        """Call `task_done` for all messages that are left in the queue.
+
+        For work that is done as a logical whole: take the messages, do the work, and if it
+        succeeds mark all of it. `DONE`s and `FAILED`s stay on the queue.
+
+        Raises:
+            OSError: A record cannot be written. The messages behind it stay on the queue.
+        """
+        sentinels = []
+        try:
+            while True:
+                try:
+                    message = self._get_what_is_left()
+                except queue.Empty:
+                    break
+                if message is DONE or message is FAILED:
+                    sentinels.append(message)
+                else:
+                    self.task_done(message)
+        finally:
+            for sentinel in sentinels:
+                self._transport.put_back(sentinel)
+
+    def _get_what_is_left(self) -> Any:
+        try:
+            return self._transport.get(False)
+        except queue.Empty:
+            try:
+                is_one_in_flight = self._transport.qsize() > 0
+            except NotImplementedError:
+                is_one_in_flight = True
+            if not is_one_in_flight:
+                raise
+            return self._transport.get(True, _IN_FLIGHT_S)
+
+    def close(self) -> None:
+        """Put `DONE` for each worker: this producer will put no more. A second call does nothing.
+
+        Raises:
+            Exception: What the carrier raises; then call again, for those that are missing.
+        """
+        self._finish(DONE)
+
+    def fail(self) -> None:
+        """Put `FAILED` for each worker: this producer has failed. Does nothing after `close`.
+
+        Raises:
+            Exception: What the carrier raises; then call again, for those that are missing.
+        """
+        self._finish(FAILED)
+
+    def _finish(self, sentinel: Sentinel) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self._sentinels_to_put = [sentinel] * self.number_of_workers
+            elif sentinel is FAILED:
+                logger.warning("queue %r: fail() after close() or fail() ignored", self._prefix)
+            while self._sentinels_to_put:
+                self._transport.put(self._sentinels_to_put[-1])
+                self._sentinels_to_put.pop()
+
+    def dispose(self) -> None:
+        """As a consumer, stop using the queue, and close the file that records completed work.
+
+        A later `task_done` opens it again.
+        """
+        if self._completed is not None:
+            self._completed.close()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until all messages are done.
+
+        Args:
+            timeout (float | None): Seconds to wait; None waits for ever. With `use_queue=False`
+                nobody else does the work, so it looks and does not wait.
+
+        Returns:
+            bool: Whether all is done.
+
+        Raises:
+            PersistqError: The carrier has no `join`.
+        """
+        return self._transport.join(timeout)
+
+    def qsize(self) -> int:
+        """Return about how many messages, `DONE`s and `FAILED`s wait on the queue.
+
+        Returns:
+            int: The number, out of date as soon as it is known.
+
+        Raises:
+            NotImplementedError: The carrier cannot tell (a multiprocessing queue on macOS).
+        """
+        return self._transport.qsize()
+
+    def empty(self) -> bool:
+        """Tell whether nothing waits on the queue just now.
+
+        Returns:
+            bool: True if so.
+        """
+        return self._transport.empty()
+
+    def full(self) -> bool:
+        """Tell whether a `put` would have to wait just now.
+
+        Returns:
+            bool: True if so; False for a carrier that is not bounded.
+        """
+        return self._transport.full()
+
+    def __enter__(self) -> PersistentQueue:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Close the queue, or fail it if the block has raised an exception."""
+        if kind is None:
+            self.close()
+        else:
+            self.fail()
+
+    def __repr__(self) -> str:
+        return f"<PersistentQueue {self._prefix!r} in {self._directory!r}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        for name in ("formatter_list", "converter_list"):
+            for position, function in enumerate(getattr(self, name)):
+                if "<" in getattr(function, "__qualname__", ""):
+                    raise TypeError(
+                        f"{name}[{position}] is {function.__qualname__}, which cannot be sent to "
+                        "another process; expected a function defined at the top of a module"
+                    )
+        own = {
+            "_requested",
+            "_completed",
+            "_requeued_lines",
+            "_to_requeue",
+            "_sentinels_to_put",
+            "_done_met",
+            "_lock",
+        }
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+
+def _directory(path: str | os.PathLike[str] | None) -> str | None:
+    # Absolute: a worker process may change its working directory.
+    return None if path is None else os.path.abspath(os.fspath(path))
+
+
+def _default_carrier() -> Any:
+    import multiprocessing
+
+    return multiprocessing.JoinableQueue()
