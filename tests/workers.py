@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
 from persistq import PersistentQueue, UpstreamFailureError, pickup_dirs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from persistq._journal.files import JournalFile
 
 
@@ -100,3 +103,57 @@ def threads_put_and_work(talk: Any, folder: str) -> list[str]:
     for thread in threads:
         thread.join()
     return done
+
+
+def limit_file_size(limit: int) -> None:
+    import resource
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+
+
+def error_number(call: Callable[[], object]) -> int:
+    try:
+        call()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def put_on_a_full_disk(
+    talk: Any, folder: str, limit: int
+) -> tuple[list[str], dict[str, int], list[str]]:
+    q = PersistentQueue("jobs", folder, queue=queue.Queue())
+    accepted, refused = [], {}
+    limit_file_size(limit)
+    for number in range(20):
+        name = f"message {number}" * (1 + number % 3)
+        error = error_number(lambda name=name: q.put(name))  # type: ignore[misc]
+        if error:
+            refused[name] = error
+        else:
+            accepted.append(name)
+    batch = [f"batch {n}" for n in range(3)]
+    refused["batch"] = error_number(lambda: q.put_many(batch))
+    limit_file_size(-1)
+    q.put("space is back")
+    accepted.append("space is back")
+    return accepted, refused, [q.get() for _ in range(q.qsize())]
+
+
+def complete_on_a_full_disk(talk: Any, folder: str) -> list[object]:
+    q = PersistentQueue("jobs", folder, queue=queue.Queue())
+    q.put("a message")
+    message = q.get()
+    limit_file_size(5)
+    error = error_number(lambda: q.task_done(message))
+    limit_file_size(-1)
+    q.task_done(message)
+    return [error, q.join(0)]
+
+
+def carry_on_a_full_disk(talk: Any, current: str, previous: str) -> int:
+    limit_file_size(5000)
+    return error_number(lambda: PersistentQueue("jobs", current, previous, queue=queue.Queue()))
