@@ -173,11 +173,12 @@ def job_command(template: Path, same_directory: bool, fsync: bool, root: Path) -
     """Return the command that runs the job over a copy of the template."""
     shutil.copytree(template, root)
     flags = ["--same-directory"] * same_directory + ["--fsync"] * fsync
-    # Without the site module, which takes most of a start under strace.
+    # Without the site module, which takes most of a start under strace, and without writing
+    # bytecode, which takes system calls in one run and not in the next.
     path = os.path.dirname(os.path.dirname(persistq.__file__))
     start = f"import sys, runpy; sys.path.insert(0, {path!r}); sys.argv = sys.argv[1:]; "
     start += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    return [sys.executable, "-S", "-E", "-c", start, __file__, "--job", str(root), *flags]
+    return [sys.executable, "-S", "-E", "-B", "-c", start, __file__, "--job", str(root), *flags]
 
 
 def count_calls(command: list[str]) -> dict[str, int]:
