@@ -20,7 +20,16 @@ ARROWS = {
     "_journal/codec": set(),
     "_journal/files": {"_journal/codec"},
     "_journal/runs": {"_journal/files", "_journal/codec"},
-    "_journal/carrier": set(),
+    "_journal/pipe": set(),
+    "_journal/slots": {"_journal/pipe"},
+    "_journal/feeder": set(),
+    "_journal/spill": set(),
+    "_journal/carrier": {
+        "_journal/pipe",
+        "_journal/slots",
+        "_journal/feeder",
+        "_journal/spill",
+    },
     "_journal/persistent": {
         "_journal/carrier",
         "_journal/runs",
