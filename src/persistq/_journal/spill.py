@@ -263,8 +263,8 @@ class Spill:
         try:
             where, length = _REFERENCE.unpack_from(reference)
             name = reference[_REFERENCE.size :]
-            path = os.path.join(self.path or "", os.fsdecode(name))
             if where < 0:
+                path = self._path(name)
                 fd = os.open(path, os.O_RDONLY)
                 try:
                     data = _read_at(fd, length, 0)
@@ -273,7 +273,7 @@ class Spill:
                 os.unlink(path)
             else:
                 with self._lock:
-                    fd = self._open_arena(name, path)
+                    fd = self._readable.get(name) or self._open_arena(name)
                     data = _read_at(fd, length, where + _SLOT.size)
                     # After the copy, and by nobody but us: the writer may use the slot again.
                     os.pwrite(fd, b"\0", where)
@@ -285,7 +285,7 @@ class Spill:
             ) from error
         if len(data) != length:
             raise PersistqError(
-                f"a message is lost: {path} holds {len(data)} of its {length} bytes. "
+                f"a message is lost: {self._path(name)} holds {len(data)} of its {length} bytes. "
                 "Restart the job; what the journals hold as outstanding is put again."
             )
         return data
@@ -299,20 +299,21 @@ class Spill:
         where, _ = _REFERENCE.unpack_from(reference)
         try:
             if where < 0:
-                os.unlink(os.path.join(self.path or "", os.fsdecode(reference[_REFERENCE.size :])))
+                os.unlink(self._path(reference[_REFERENCE.size :]))
             elif self._arena is not None:
                 os.pwrite(self._arena[1], b"\0", where)
         except OSError:
             pass  # goes with the home
 
-    def _open_arena(self, name: bytes, path: str) -> int:
-        fd = self._readable.get(name)
-        if fd is None:
-            fd = os.open(path, os.O_RDWR)
-            if len(self._readable) >= OPEN_ARENAS:
-                os.close(self._readable.pop(next(iter(self._readable))))
-            self._readable[name] = fd
+    def _open_arena(self, name: bytes) -> int:
+        fd = os.open(self._path(name), os.O_RDWR)
+        if len(self._readable) >= OPEN_ARENAS:
+            os.close(self._readable.pop(next(iter(self._readable))))
+        self._readable[name] = fd
         return fd
+
+    def _path(self, name: bytes) -> str:
+        return os.path.join(self.path or "", os.fsdecode(name))
 
 
 def _read_at(fd: int, length: int, where: int) -> bytes:
