@@ -21,11 +21,13 @@ ARROWS = {
     "_journal/files": {"_journal/codec"},
     "_journal/runs": {"_journal/files", "_journal/codec"},
     "_journal/pipe": set(),
+    "_journal/record": {"_journal/pipe"},
     "_journal/slots": {"_journal/pipe"},
     "_journal/feeder": set(),
     "_journal/spill": set(),
     "_journal/carrier": {
         "_journal/pipe",
+        "_journal/record",
         "_journal/slots",
         "_journal/feeder",
         "_journal/spill",

@@ -22,8 +22,9 @@ carrier = pytest.importorskip("persistq._journal.carrier")
 if carrier._MISSING:
     pytest.skip(f"no carrier here: {carrier._MISSING} is missing", allow_module_level=True)
 
-from persistq._journal.carrier import INLINE_BYTES, Carrier, new_carrier  # noqa: E402
+from persistq._journal.carrier import Carrier, new_carrier  # noqa: E402
 from persistq._journal.pipe import RECORD_BYTES, open_pipe  # noqa: E402
+from persistq._journal.record import INLINE_BYTES  # noqa: E402
 from persistq.exceptions import PersistqError  # noqa: E402
 
 if TYPE_CHECKING:
@@ -345,6 +346,37 @@ def test_a_closed_carrier_takes_no_more_but_sends_what_it_has(nursery: Nursery) 
     queue.join_thread()
     assert child.receive() == "ready"
     assert child.result() == list(range(MANY))
+    with pytest.raises(OSError, match="is closed"):  # and holds no descriptors
+        queue.empty()
+
+
+def test_a_put_that_fails_for_want_of_a_thread_sends_and_counts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    # As at the end of the interpreter: the pipe is full, and no thread can be had.
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    queue = Carrier(MANY)
+
+    def put_all() -> None:
+        for n in range(MANY):
+            queue.put((n, "x" * 300))
+
+    with pytest.raises(RuntimeError, match="new thread"):
+        put_all()
+    sent = queue.qsize()
+    assert 0 < sent < MANY
+    with pytest.raises(RuntimeError, match="new thread"):
+        queue.put_bytes_many([b"more"])
+    assert queue.qsize() == sent
+    for n in range(sent):
+        assert queue.get() == (n, "x" * 300)
+        queue.task_done()
+    assert queue.join(timeout=0)
+    monkeypatch.undo()
+    assert queue.put_bytes_many([b"x"] * (MANY + 1), block=False) == MANY  # no slot is lost
 
 
 def test_a_torn_record_is_an_error_that_says_to_restart() -> None:

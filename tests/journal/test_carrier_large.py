@@ -82,14 +82,12 @@ def test_an_arena_full_of_slots_of_one_size_is_cut_anew_for_another(
 ) -> None:
     monkeypatch.setattr(spill, "ARENA_BYTES", 40_000)
     queue = Carrier()
-    for size in (1000, 20_000, 300, 9000):
+    for size, number in ((1000, 38), (15_000, 2), (300, 115), (9000, 4)):
         for _ in range(3):
-            for n in range(40_000 // size):
+            for n in range(number):
                 queue.put((n, "x" * size))
-            for n in range(40_000 // size):
-                assert queue.get() == (n, "x" * size)
-        (arena,) = home.iterdir()
-        assert arena.stat().st_size <= 40_000
+            assert len(list(home.iterdir())) == 1  # all in the arena, none in a file of its own
+            assert [queue.get() for _ in range(number)] == [(n, "x" * size) for n in range(number)]
 
 
 def test_a_slot_that_nobody_reads_is_never_written_over(home: Path) -> None:
@@ -127,6 +125,26 @@ def test_a_full_disk_is_an_error_in_the_caller_and_queues_nothing(home: Path) ->
     for _ in range(3):  # no slot went with the failures
         queue.put_nowait("y" * 50_000)
     assert queue.get() == "y" * 50_000
+
+
+def test_a_full_disk_in_the_middle_of_put_bytes_many_leaves_no_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    monkeypatch.setattr(spill, "ARENA_BYTES", 0)
+    queue = Carrier()
+    queue.put_bytes(b"y" * 300)
+    before = sorted(home.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            queue.put_bytes_many([b"y" * 5000, b"small", b"y" * 50_000])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(home.iterdir()) == before
+    assert queue.qsize() == 1
 
 
 def test_without_any_room_for_files_small_messages_still_go(

@@ -30,7 +30,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-import struct
 import sys
 import time
 from multiprocessing import connection, context, get_context, queues, util
@@ -38,8 +37,7 @@ from multiprocessing.reduction import ForkingPickler
 from pickle import dumps as _plain_dumps
 from pickle import loads as _loads
 from queue import Full
-
-from persistq.exceptions import PersistqError
+from struct import error as _StructError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,15 +88,17 @@ if _MISSING is None:
         read_in_time,
         records_in,
     )
+    from persistq._journal.record import (
+        INLINE_BYTES,
+        MARK,
+        WAKE,
+        out_of_step,
+        pack,
+        pack_reference,
+        reference_in,
+        unpack,
+    )
     from persistq._journal.slots import Slots
-
-    # A length byte (or one of the two kinds below), the message, zeros, and a mark by which a
-    # reader that is out of step notices.
-    _RECORD = struct.Struct(f"{RECORD_BYTES - 1}pc")
-    _pack, _unpack = _RECORD.pack, _RECORD.unpack
-    _MARK = b"\n"
-    INLINE_BYTES = RECORD_BYTES - 4
-    _WAKE, _SPILLED = INLINE_BYTES + 1, INLINE_BYTES + 2
 
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 _NEST = frozenset({tuple, list})
@@ -235,7 +235,7 @@ class Carrier(_JoinableQueue):
         if self._slots is not None:
             self._slots.take(self._write_fd, len(self._feeder.records), block, timeout)
         if len(data) <= INLINE_BYTES:
-            record = _pack(data, _MARK)
+            record = pack(data, MARK)
         else:
             try:
                 record = self._spilled(data)
@@ -283,7 +283,7 @@ class Carrier(_JoinableQueue):
         if not messages:
             return 0
         if max(map(len, messages)) <= INLINE_BYTES:
-            records = [_pack(data, _MARK) for data in messages]
+            records = [pack(data, MARK) for data in messages]
         else:
             records = self._all_or_none(messages)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -326,14 +326,13 @@ class Carrier(_JoinableQueue):
         """
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
-        record = bytes([_WAKE]) + _pack(b"", _MARK)[1:]
         if not self._feeder.records:
             try:
-                os.write(self._write_fd, record)
+                os.write(self._write_fd, WAKE)
                 return
             except BlockingIOError:
                 pass
-        self._leave_to_feeder([record], counted=0)
+        self._leave_to_feeder([WAKE], counted=0)
 
     def _open(self) -> None:
         if self._closed:
@@ -343,14 +342,14 @@ class Carrier(_JoinableQueue):
     def _spilled(self, data: bytes) -> bytes:
         if self._spill.pid != os.getpid():
             self._leave_parent_behind()
-        return bytes([_SPILLED]) + _pack(self._spill.write(data), _MARK)[1:]
+        return pack_reference(self._spill.write(data))
 
     def _all_or_none(self, messages: Sequence[bytes]) -> list[bytes]:
         records: list[bytes] = []
         try:
             for data in messages:
                 small = len(data) <= INLINE_BYTES
-                records.append(_pack(data, _MARK) if small else self._spilled(data))
+                records.append(pack(data, MARK) if small else self._spilled(data))
         except BaseException:
             self._discard(records)
             raise
@@ -389,8 +388,9 @@ class Carrier(_JoinableQueue):
 
     def _discard(self, records: list[bytes]) -> None:
         for record in records:
-            if record[0] == _SPILLED:
-                self._spill.discard(_reference(record))
+            reference = reference_in(record)
+            if reference is not None:
+                self._spill.discard(reference)
 
     # -- getting
 
@@ -439,24 +439,24 @@ class Carrier(_JoinableQueue):
         else:
             record = read_in_time(self._read_fd, block, timeout)
         try:
-            data, mark = _unpack(record)
-        except struct.error:
-            raise _out_of_step(record) from None
-        if mark != _MARK:
-            raise _out_of_step(record)
-        kind = record[0]
-        if kind == _WAKE:
+            data, mark = unpack(record)
+        except _StructError:
+            raise out_of_step(record) from None
+        if mark != MARK:
+            raise out_of_step(record)
+        if record == WAKE:
             return None
         if self._slots is not None:
-            # As soon as can be: a kill before this line costs a slot until one is missed.
+            # As soon as can be: a kill before this line costs a slot until it is missed.
             self._slots.free()
-        if kind <= INLINE_BYTES:
+        if record[0] <= INLINE_BYTES:
             return data  # type: ignore[no-any-return]
-        if kind != _SPILLED:
-            raise _out_of_step(record)
+        reference = reference_in(record)
+        if reference is None:
+            raise out_of_step(record)
         if self._spill.pid != os.getpid():
             self._leave_parent_behind()
-        return self._spill.read(_reference(record))
+        return self._spill.read(reference)
 
     # -- counting
 
@@ -497,7 +497,10 @@ class Carrier(_JoinableQueue):
         return True
 
     def qsize(self) -> int:
-        """Return how many messages wait, but for those that other processes' feeders hold."""
+        """Return about how many messages wait.
+
+        Those that other processes' feeders hold are not counted, and each `wake` is.
+        """
         held = len(self._feeder.records) if self._feeder.pid == os.getpid() else 0
         return records_in(self._reader.fileno()) + held
 
@@ -519,8 +522,7 @@ class Carrier(_JoinableQueue):
         if self._open_for_put:
             self._open_for_put = False
             # Not closed where nothing was put, as a Queue: empty() stays a question.
-            if self._feeder.pid != os.getpid():
-                self._leave_parent_behind()
+            self._leave_parent_behind()
             also = (self._reader,) if self._waiter is None else (self._reader, self._waiter)
             self._feeder.close(also)
 
@@ -543,20 +545,6 @@ class Carrier(_JoinableQueue):
             self._waiter.close()
         self.close()
         self.join_thread()
-
-
-def _reference(record: bytes) -> bytes:
-    """Return what `Spill.read` needs. A name ends where the zeros that fill the record begin."""
-    end = record.index(b"\0", 1 + spill.REFERENCE_BYTES)
-    return record[1:end]
-
-
-def _out_of_step(record: bytes) -> PersistqError:
-    return PersistqError(
-        f"the queue between the processes is damaged: {len(record)} bytes came where a record of "
-        f"{RECORD_BYTES} was expected, beginning {record[:16]!r}. Restart the job; what the "
-        "journals hold as outstanding is put again."
-    )
 
 
 def new_carrier(maxsize: int = 0, ctx: BaseContext | None = None) -> queues.JoinableQueue[Any]:

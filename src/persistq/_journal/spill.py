@@ -47,7 +47,6 @@ LOOKS = 16
 
 _SLOT = struct.Struct("<BQ")
 _REFERENCE = struct.Struct("<qQ")  # where in the arena, -1 for a file of its own; the length
-REFERENCE_BYTES = _REFERENCE.size
 _TAKEN, _FREE = 1, 0
 
 _home: tuple[int, str, int] | None = None
