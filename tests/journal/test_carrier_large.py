@@ -82,7 +82,7 @@ def test_an_arena_full_of_slots_of_one_size_is_cut_anew_for_another(
 ) -> None:
     monkeypatch.setattr(spill, "ARENA_BYTES", 40_000)
     queue = Carrier()
-    for size, number in ((1000, 38), (15_000, 2), (300, 115), (9000, 4)):
+    for size, number in ((1000, 30), (15_000, 2), (300, 100), (9000, 3)):
         for _ in range(3):
             for n in range(number):
                 queue.put((n, "x" * size))
