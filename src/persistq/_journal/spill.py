@@ -43,7 +43,6 @@ ARENA_BYTES = 32 << 20
 # Larger messages have files of their own: copying them costs more than making the file.
 LARGEST_SLOT = ARENA_BYTES // 8
 OPEN_ARENAS = 8
-LOOKS = 16
 
 _SLOT = struct.Struct("<BQ")
 _REFERENCE = struct.Struct("<qQ")  # where in the arena, -1 for a file of its own; the length
@@ -206,7 +205,7 @@ class Spill:
         fd = self._arena[1]
         fitting = self._free.setdefault(size, [])
         # One that its reader never read goes round for ever, and stops none behind it.
-        for _ in range(min(LOOKS, len(self._taken))):
+        for _ in range(len(self._taken)):
             if fitting:
                 break
             slot = self._taken.popleft()
