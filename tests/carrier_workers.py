@@ -62,10 +62,20 @@ def put_until_killed(talk: Connection, queue: Any, message: Any) -> None:
         queue.put(message)
 
 
-def put_and_exit_without_waiting(talk: Connection, queue: Any, number: int) -> None:
-    queue.cancel_join_thread()
+def put_and_exit_without_waiting(talk: Connection, queue: Any, number: int, when: str) -> None:
+    if when == "before the first put":
+        queue.cancel_join_thread()
     for n in range(number):
         queue.put(n)
+    if when == "after the last put":
+        queue.cancel_join_thread()
+
+
+def put_all_and_stay(talk: Connection, queue: Any, messages: list[Any]) -> None:
+    for message in messages:
+        queue.put(message)
+    talk.send("all put")
+    talk.recv()
 
 
 def die_at(talk: Connection, queue: Any, where: str, message: Any) -> None:

@@ -126,9 +126,10 @@ def test_a_process_that_ends_normally_sends_all_it_has_put(
     child.result()
 
 
-def test_a_process_need_not_wait_for_its_feeder(nursery: Nursery) -> None:
+@pytest.mark.parametrize("when", ["before the first put", "after the last put"])
+def test_a_process_need_not_wait_for_its_feeder(nursery: Nursery, when: str) -> None:
     queue = Carrier(ctx=FORK)
-    child = nursery.start(carrier_workers.put_and_exit_without_waiting, queue, MANY)
+    child = nursery.start(carrier_workers.put_and_exit_without_waiting, queue, MANY, when)
     child.result()  # ends although nobody reads
     taken = drain(queue)
     assert taken == list(range(len(taken)))
@@ -346,8 +347,22 @@ def test_a_closed_carrier_takes_no_more_but_sends_what_it_has(nursery: Nursery) 
     queue.join_thread()
     assert child.receive() == "ready"
     assert child.result() == list(range(MANY))
-    with pytest.raises(OSError, match="is closed"):  # and holds no descriptors
+
+
+def test_a_closed_carrier_holds_no_descriptors_once_all_is_sent() -> None:
+    queue = Carrier()
+    reader = os.dup(queue._reader.fileno())
+    for n in range(MANY):
+        queue.put(n)
+    queue.close()
+    os.set_blocking(reader, True)
+    for _ in range(MANY):
+        assert len(os.read(reader, RECORD_BYTES)) == RECORD_BYTES
+    queue.join_thread()
+    with pytest.raises(OSError, match="is closed"):
         queue.empty()
+    assert os.read(reader, 1) == b""  # the end: no other write end is open
+    os.close(reader)
 
 
 def test_a_put_that_fails_for_want_of_a_thread_sends_and_counts_nothing(
@@ -377,6 +392,31 @@ def test_a_put_that_fails_for_want_of_a_thread_sends_and_counts_nothing(
     assert queue.join(timeout=0)
     monkeypatch.undo()
     assert queue.put_bytes_many([b"x"] * (MANY + 1), block=False) == MANY  # no slot is lost
+
+
+def test_a_message_whose_put_was_interrupted_on_its_way_to_the_feeder_is_sent_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(thread: threading.Thread) -> None:
+        raise Interrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    queue = Carrier()
+
+    def put_all() -> None:
+        for n in range(MANY):
+            queue.put(n)
+
+    with pytest.raises(Interrupt):
+        put_all()
+    assert queue._feeder.records
+    for n in range(queue.qsize() - 1):
+        assert queue.get(timeout=0) == n
+    queue._feeder.finish()  # as join_thread and the interpreter's exit do
+    assert queue.get(timeout=0) == n + 1
 
 
 def test_a_torn_record_is_an_error_that_says_to_restart() -> None:

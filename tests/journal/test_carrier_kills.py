@@ -19,6 +19,7 @@ carrier = pytest.importorskip("persistq._journal.carrier")
 if carrier._MISSING:
     pytest.skip(f"no carrier here: {carrier._MISSING} is missing", allow_module_level=True)
 
+from persistq._journal import slots  # noqa: E402
 from persistq._journal.carrier import Carrier  # noqa: E402
 
 if TYPE_CHECKING:
@@ -71,12 +72,12 @@ def test_a_slot_that_a_killed_process_took_with_it_is_replaced(
 
 def test_a_slot_wrongly_replaced_is_taken_out_again(nursery: Nursery) -> None:
     queue = Carrier(2, ctx=FORK)
-    slots: Any = queue._slots
+    mine: Any = queue._slots
     # A process that is only stopped: it has the slot, and gives it back in the end.
-    assert slots._semaphore.acquire(False)
+    assert mine._semaphore.acquire(False)
     queue.put(1)
     queue.put(2, timeout=20)
-    slots.free()
+    mine.free()
     assert [queue.get(), queue.get()] == [1, 2]
     queue.put(3)
     queue.put(4)
@@ -86,6 +87,23 @@ def test_a_slot_wrongly_replaced_is_taken_out_again(nursery: Nursery) -> None:
     queue.put(6)
     queue.put(7)
     assert queue.full()
+
+
+def test_a_slot_whose_message_waits_in_a_feeder_is_not_held_for_lost(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "_LOST_AFTER_S", 0.1)
+    monkeypatch.setattr(slots, "_LOOK_S", 0.05)
+    number = 10_000  # more than the pipe holds
+    queue = Carrier(number, ctx=FORK)
+    writer = nursery.start(carrier_workers.put_all_and_stay, queue, list(range(number)))
+    assert writer.receive() == "all put"
+    assert queue.qsize() < number
+    with pytest.raises(carrier.Full):
+        queue.put("one too many", timeout=0.5)
+    assert [queue.get() for _ in range(number)] == list(range(number))
+    writer.send("end")
+    writer.result()
 
 
 def test_a_reader_killed_before_it_reads_a_large_message_costs_that_message_only(

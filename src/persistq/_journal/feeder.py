@@ -40,6 +40,7 @@ class Feeder:
         self._writer = writer
         self._records_per_write = records_per_write
         self._changed = threading.Condition(threading.Lock())
+        self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._at_exit: util.Finalize | None = None
         self._closing = False
@@ -74,12 +75,8 @@ class Feeder:
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._feed, name="QueueFeederThread", daemon=True)
-        self._thread = thread
-        try:
-            thread.start()
-        except RuntimeError:
-            self._thread = None
-            raise
+        thread.start()
+        self._thread = thread  # an interrupt just before this: the thread says so itself
 
     def close(self, also: tuple[Connection, ...]) -> None:
         """Close the pipe in this process as soon as the backlog is in it; do not wait.
@@ -126,6 +123,9 @@ class Feeder:
             connection.close()
 
     def _feed(self) -> None:
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.current_thread()
         while True:
             self._write_all()
             with self._changed:
@@ -143,9 +143,13 @@ class Feeder:
                 return
 
     def _write_all(self) -> None:
+        if self.records:
+            # One at a time, or the same record would be written twice.
+            with self._writing:
+                self._write_until_empty()
+
+    def _write_until_empty(self) -> None:
         records = self.records
-        if not records:
-            return
         try:
             fd = self._writer.fileno()
             room = select.poll()
