@@ -28,7 +28,8 @@ class Journals:
         return text.splitlines()
 
     def names(self) -> list[str]:
-        return sorted(path.name for path in self.folder.iterdir())
+        """Return the names of all files but for what is in hand."""
+        return sorted(path.name for path in self.folder.iterdir() if "_started_" not in path.name)
 
     def outstanding(self) -> list[Any]:
         """Return what a later run finds outstanding."""

@@ -104,7 +104,7 @@ _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 _NEST = frozenset({tuple, list})
 
 
-def _pickle(obj: Any) -> bytes:
+def pickle_message(obj: Any) -> bytes:
     # ForkingPickler knows more types than pickle does, and takes twice as long to make. For
     # these types the result is the same.
     kind = type(obj)
@@ -215,7 +215,7 @@ class Carrier(_JoinableQueue):
         """
         if not self._open_for_put:
             self._open()
-        self.put_bytes(_pickle(obj), block, timeout)
+        self.put_bytes(pickle_message(obj), block, timeout)
 
     def put_bytes(self, data: bytes, block: bool = True, timeout: float | None = None) -> None:
         """Send a message that is bytes, without pickling; `get_bytes` receives it.
