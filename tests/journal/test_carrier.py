@@ -419,6 +419,26 @@ def test_a_message_whose_put_was_interrupted_on_its_way_to_the_feeder_is_sent_in
     assert queue.get(timeout=0) == n + 1
 
 
+def test_a_put_that_a_close_overtakes_writes_nowhere() -> None:
+    queue = Carrier()
+    queue.put("before")
+    writer = queue._writer.fileno()
+    queue.close()
+    stranger, end = os.pipe()
+    reused = [os.dup(end) for _ in range(4)]
+    assert writer in [stranger, end, *reused]
+    queue._open_for_put = True  # what a thread in the middle of its put has seen
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        queue.put("after")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        queue.put_bytes_many([b"after"])
+    os.set_blocking(stranger, False)
+    with pytest.raises(BlockingIOError):
+        os.read(stranger, 1)
+    for fd in (stranger, end, *reused):
+        os.close(fd)
+
+
 def test_a_torn_record_is_an_error_that_says_to_restart() -> None:
     for torn in (b"\3abc", b"\3abc" + b"\0" * (RECORD_BYTES - 4), b"\xfd" * RECORD_BYTES):
         queue = Carrier()

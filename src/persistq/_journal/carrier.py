@@ -296,28 +296,33 @@ class Carrier(_JoinableQueue):
                     self._slots.take(self._write_fd, len(self._feeder.records), block, left)
                 except Full:
                     self._discard(records[sent:])
-                    return sent
+                    break
                 batch = batch[: 1 + self._slots.take_at_once(len(batch) - 1)]
-            self._count(batch)
-            written = False
+            try:
+                self._send_batch(batch)
+            except (OSError, ValueError, RuntimeError):
+                self._discard(records[sent + len(batch) :])
+                raise
+            sent += len(batch)
+        return sent
+
+    def _send_batch(self, batch: list[bytes]) -> None:
+        counted = 0
+        try:
+            for _ in batch:
+                self._count_up()
+                counted += 1
             if not self._feeder.records:
                 try:
                     os.write(self._write_fd, b"".join(batch))
-                    written = True
+                    return
                 except BlockingIOError:
                     pass
-                except OSError:
-                    self._take_back(batch, counted=len(batch))
-                    self._discard(records[sent + len(batch) :])
-                    raise
-            if not written:
-                if self._slots is None:
-                    rest = records[sent + len(batch) :]
-                    self._count(rest)
-                    batch += rest
-                self._leave_to_feeder(batch, counted=len(batch))
-            sent += len(batch)
-        return sent
+        except (OSError, ValueError):
+            # ValueError: semaphores of macOS end at 32,767.
+            self._take_back(batch, counted)
+            raise
+        self._leave_to_feeder(batch, counted)
 
     def wake(self) -> None:
         """Make one waiting `get_bytes`, or the next one, return None. Never waits.
@@ -354,17 +359,6 @@ class Carrier(_JoinableQueue):
             self._discard(records)
             raise
         return records
-
-    def _count(self, records: list[bytes]) -> None:
-        counted = 0
-        try:
-            for _ in records:
-                self._count_up()
-                counted += 1
-        except (OSError, ValueError):
-            # Semaphores of macOS end at 32,767.
-            self._take_back(records, counted)
-            raise
 
     def _leave_to_feeder(self, records: list[bytes], counted: int) -> None:
         if self._feeder.pid != os.getpid():
@@ -521,6 +515,8 @@ class Carrier(_JoinableQueue):
         self._closed = True
         if self._open_for_put:
             self._open_for_put = False
+            # A thread that is just putting must not write to whatever gets these numbers next.
+            self._read_fd = self._wait_fd = self._write_fd = -1
             # Not closed where nothing was put, as a Queue: empty() stays a question.
             self._leave_parent_behind()
             also = (self._reader,) if self._waiter is None else (self._reader, self._waiter)
