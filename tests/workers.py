@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import queue
+import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
-from persistq import PersistentQueue, UpstreamFailureError, pickup_dirs
+from persistq import (
+    PersistentQueue,
+    PreviousRunActiveError,
+    UpstreamFailureError,
+    pickup_dirs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from persistq._journal.files import JournalFile
 
@@ -157,3 +166,115 @@ def complete_on_a_full_disk(talk: Any, folder: str) -> list[object]:
 def carry_on_a_full_disk(talk: Any, current: str, previous: str) -> int:
     limit_file_size(5000)
     return error_number(lambda: PersistentQueue("jobs", current, previous, queue=queue.Queue()))
+
+
+def take_and_hold(talk: Any, q: PersistentQueue, count: int) -> list[Any]:
+    held = [q.get() for _ in range(count)]
+    talk.send("holding")
+    talk.recv()
+    for message in held:
+        q.task_done(message)
+    return held
+
+
+def take_and_exit(talk: Any, q: PersistentQueue) -> None:
+    q.get()
+
+
+def work_but_for(talk: Any, q: PersistentQueue, bad: str) -> list[Any]:
+    done = []
+    for message in q:
+        if message != bad:
+            q.task_done(message)
+            done.append(message)
+    return done
+
+
+def die_before_recording(talk: Any, q: PersistentQueue) -> None:
+    def die(taken: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    q._consumer._record_started = die  # type: ignore[method-assign]
+    q.get()
+
+
+def take_on_a_full_disk(talk: Any, folder: str) -> list[Any]:
+    q = PersistentQueue("jobs", folder)
+    q.put_many(["a message", "another message"])
+    limit_file_size(3)
+    return [q.get(), q.get()]
+
+
+def be_a_parent(talk: Any, folder: str, method: str, is_users: bool) -> None:
+    context: Any = multiprocessing.get_context(method)
+    carrier = context.JoinableQueue() if is_users else context
+    q = PersistentQueue("jobs", os.path.join(folder, "run"), queue=carrier, number_of_workers=2)
+    q.put_many(["a", "b"])
+    for number in range(2):
+        path = os.path.join(folder, f"told-{number}")
+        context.Process(target=work_and_tell, args=(q, path)).start()
+    assert q.join(20)
+    talk.send("workers wait")
+    talk.recv()
+
+
+def work_and_tell(q: PersistentQueue, path: str) -> None:
+    try:
+        work(None, q)
+    except UpstreamFailureError as error:
+        with open(path + ".new", "w") as file:
+            file.write(type(error).__name__)
+        os.rename(path + ".new", path)
+
+
+def wait_for_files(paths: list[Path]) -> None:
+    """Wait until files are there; the test's time limit ends it."""
+    while not all(path.exists() for path in paths):
+        time.sleep(0.02)
+
+
+def put_and_stay(talk: Any, folder: str) -> None:
+    q = PersistentQueue("jobs", folder, queue=queue.Queue())
+    q.put("a")
+    talk.send("put")
+    talk.recv()
+
+
+def restart_in_time(talk: Any, current: str, previous: str, wait_s: float) -> tuple[str, str]:
+    from persistq._journal import runs
+
+    runs._WAIT_S = wait_s
+    talk.send("waiting")
+    try:
+        q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    except PreviousRunActiveError as error:
+        return type(error).__name__, str(error)
+    return "requeued", str(q.requeue_unprocessed_work())
+
+
+def look_and_requeue(talk: Any, previous: str) -> tuple[list[Any], str]:
+    from persistq._journal import runs
+
+    runs._WAIT_S = 0.1
+    q = PersistentQueue("jobs", previous_pickup_dir=previous, queue=queue.Queue())
+    seen = q.get_list_of_outstanding_work()
+    try:
+        q.requeue_unprocessed_work()
+    except PreviousRunActiveError as error:
+        return seen, type(error).__name__
+    return seen, ""
+
+
+def hold_file(talk: Any, path: str) -> None:
+    from persistq._journal import locks
+
+    fd = os.open(path, os.O_RDWR)
+    locks.hold(fd)
+    talk.send("held")
+    talk.recv()
+
+
+def is_relative(talk: Any, pid: int) -> bool:
+    from persistq._journal import locks
+
+    return locks.is_relative(pid)

@@ -35,3 +35,12 @@ def test_killed_again_and_again_a_job_is_finished(arguments: list[str]) -> None:
     found = figures("kill_runs.py", "--kills=3", "--messages=500", *arguments)
     assert found["lost"] == 0
     assert found["kills"] >= 3
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "arguments", [["--start-method=fork"], ["--start-method=spawn", "--replace"]]
+)
+def test_killed_workers_stop_nobody(arguments: list[str]) -> None:
+    found = figures("kill_workers.py", "--kills=6", "--messages=200", *arguments)
+    assert (found["hangs"], found["left"], found["lost"]) == (0, 0, 0)

@@ -111,7 +111,6 @@ class Consumer:
                     self._record_started(taken)
                 return taken[0]
             else:
-                self._transport.task_done()
                 if taken[0] is FAILED:
                     return FAILED
                 if self._is_last_done():
@@ -243,7 +242,7 @@ class Consumer:
                     self.task_done(taken[0])
         finally:
             for sentinel in sentinels:
-                self._transport.put_back(sentinel)
+                self._transport.put(sentinel)
 
     def _take_what_is_left(self) -> tuple[Any, bytes | None] | None:
         try:

@@ -71,23 +71,21 @@ class JournalOnly:
 
     def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
         """Take note of the sentinel that ends the work; a message is in the journal already."""
-        if isinstance(payload, Sentinel):
+        if not isinstance(payload, Sentinel):
+            return
+        with self._lock:
             self._end = payload
-            with self._lock:
-                for n, message in enumerate(self._waiting or ()):
-                    if isinstance(message, Sentinel):
-                        self._waiting[n] = payload  # type: ignore[index]
+            if self._waiting is not None:
+                # The list is made: there stay as many as there are workers, all of this kind.
+                work = [message for message in self._waiting if not isinstance(message, Sentinel)]
+                ends = min(len(self._waiting) - len(work) + 1, self.number_of_workers)
+                self._waiting = deque(work + [payload] * ends)
 
     def put_many(
         self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
     ) -> tuple[int, BaseException | None]:
         """Do nothing: messages are in the journal already."""
         return len(payloads), None
-
-    def put_back(self, sentinel: Sentinel) -> None:
-        """Return a sentinel that was taken."""
-        if self._waiting is not None:
-            self._waiting.append(sentinel)
 
     def get(self, block: bool = True, timeout: float | None = None) -> tuple[Any, bytes | None]:
         """Return the next outstanding message; behind the last, a sentinel for each worker.

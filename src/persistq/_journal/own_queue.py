@@ -88,8 +88,10 @@ class OwnQueue:
             queue.Full: No room within the time.
         """
         if isinstance(payload, Sentinel):
-            payload = pickle.dumps(payload)
-        self.carrier.put_bytes(payload, block, timeout)
+            self.carrier.put_bytes(pickle.dumps(payload), block, timeout)
+            self.task_done()  # it is no task: see UserQueue.put
+        else:
+            self.carrier.put_bytes(payload, block, timeout)
 
     def put_many(
         self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
@@ -105,11 +107,6 @@ class OwnQueue:
         except BaseException as error:
             return 0, error
         return count, None if count == len(payloads) else Full()
-
-    def put_back(self, sentinel: Sentinel) -> None:
-        """Return a sentinel that was taken, for another worker to meet."""
-        self.put(sentinel)
-        self.task_done()  # for having taken it
 
     def get(
         self, block: bool = True, timeout: float | None = None

@@ -7,8 +7,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Protocol
 
-    from persistq._sentinels import Sentinel
-
     class Transport(Protocol):
         """Carries messages from those who put to those who get; times in seconds."""
 
@@ -33,15 +31,12 @@ if TYPE_CHECKING:
             """
 
         def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
-            """Put what `pack` returned, or a sentinel; queue.Full where there is no room."""
+            """Put what `pack` returned, or a sentinel, which is no task; queue.Full for no room."""
 
         def put_many(
             self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
         ) -> tuple[int, BaseException | None]:
             """Put several; return how many were taken, and the error that ended it."""
-
-        def put_back(self, sentinel: Sentinel) -> None:
-            """Return a sentinel that was taken, for another worker to meet."""
 
         def get(
             self, block: bool = True, timeout: float | None = None

@@ -91,12 +91,16 @@ class UserQueue:
             return message
 
     def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put what `pack` returned; timeout in seconds.
+        """Put what `pack` returned, or a sentinel; timeout in seconds.
 
         Raises:
             queue.Full: No room within the time.
         """
         self.carrier.put(payload, block, timeout)
+        if isinstance(payload, Sentinel):
+            # It is no task. Acknowledged by who takes it, it would be missed by join() where the
+            # worker for which it was meant has died.
+            self.task_done()
 
     def put_many(
         self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
@@ -115,11 +119,6 @@ class UserQueue:
         except BaseException as error:
             return count, error
         return count, None
-
-    def put_back(self, sentinel: Sentinel) -> None:
-        """Return a sentinel that was taken, for another worker to meet."""
-        self.put(sentinel)
-        self.task_done()  # for having taken it
 
     def get(
         self, block: bool = True, timeout: float | None = None

@@ -1,0 +1,382 @@
+"""Processes die: the others go on, take over what was in hand, and no run is restarted over."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import workers
+from journal.conftest import Journals
+from persistq import PersistentQueue, PersistqError, PreviousRunActiveError
+from persistq._journal import joining, locks, runs
+from persistq._journal.files import STARTED, JournalFile, is_own, process_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from processes import Child, Nursery
+
+needs_kill = pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL and flock")
+pytestmark = needs_kill
+
+
+def started(folder: Path) -> list[str]:
+    return [os.path.basename(path) for _, path in process_files(str(folder), "jobs", STARTED)]
+
+
+def start_holder(nursery: Nursery, q: PersistentQueue, count: int, method: str = "fork") -> Child:
+    """Start a worker that takes some messages and never completes them."""
+    child = nursery.start(workers.take_and_hold, q, count, method=method)
+    assert child.receive() == "holding"
+    return child
+
+
+# --- taking over -------------------------------------------------------------------------
+
+
+def test_what_a_killed_worker_had_in_hand_is_done_by_another(
+    tmp_path: Path, nursery: Nursery, start_method: str
+) -> None:
+    context: Any = multiprocessing.get_context(start_method)
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2, queue=context)
+    q.put_many(["a", ("b", 1), {"c": 2}, "d"])
+    holder = start_holder(nursery, q, 3, start_method)
+    other = nursery.start(workers.work, q, method=start_method)
+    holder.kill()
+    q.close()
+    assert other.result() == ["d", "a", ("b", 1), {"c": 2}]
+    assert Journals(tmp_path).outstanding() == []
+    assert q.join(5)
+
+
+def test_over_a_users_queue_it_is_too(tmp_path: Path, nursery: Nursery) -> None:
+    q = PersistentQueue(
+        "jobs", tmp_path, number_of_workers=2, queue=multiprocessing.Manager().JoinableQueue()
+    )
+    q.put_many([("a", 1), "b"])
+    holder = start_holder(nursery, q, 1)
+    holder.kill()
+    q.close()
+    assert nursery.start(workers.work, q).result() == ["b", ("a", 1)]
+
+
+def test_of_several_workers_exactly_one_takes_over(tmp_path: Path, nursery: Nursery) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=5)
+    q.put_many(f"held {n}" for n in range(20))
+    holders = [start_holder(nursery, q, 10) for _ in range(2)]
+    others = [nursery.start(workers.work, q) for _ in range(3)]
+    for holder in holders:
+        holder.kill()
+    q.close()
+    done = [message for other in others for message in other.result()]
+    assert sorted(done) == sorted(f"held {n}" for n in range(20))
+
+
+def test_who_takes_over_and_is_killed_is_taken_over_from(tmp_path: Path, nursery: Nursery) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=3)
+    q.put_many(["a", "b"])
+    start_holder(nursery, q, 2).kill()
+    q.close()
+    start_holder(nursery, q, 1).kill()  # behind DONE it gets what the first one had
+    done = nursery.start(workers.work, q).result()
+    assert sorted(done) == ["a", "b"]
+
+
+def test_a_message_taken_and_not_recorded_at_the_kill_is_found_in_the_journals(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
+    q.put_many(["a", "b", "c"])
+    child = nursery.start(workers.die_before_recording, q)
+    assert child.join() == -signal.SIGKILL
+    holder = start_holder(nursery, q, 1)  # alive, with one in hand that is nobody else's
+    q.close()
+    assert nursery.start(workers.work, q).result() == ["c", "a"]
+    holder.send("complete")
+    assert holder.result() == ["b"]
+    assert Journals(tmp_path).outstanding() == []
+
+
+def test_with_several_producers_a_queue_that_still_fills_is_not_taken_for_lost(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2, number_of_producers=2)
+    q.put_many(["a", "b"])
+    start_holder(nursery, q, 1).kill()
+    q.close()  # two DONEs, which one worker may meet
+    child = nursery.start(workers.work, q)
+    assert child.result() == ["b", "a"]
+    q.joinable_queue.put("later")
+    assert Journals(tmp_path).outstanding() == []
+
+
+def test_a_worker_that_ends_with_an_error_is_taken_over_from(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
+    q.put_many(["a", "b"])
+    child = nursery.start(workers.take_and_exit, q)
+    child.result()
+    q.close()
+    assert nursery.start(workers.work, q).result() == ["b", "a"]
+
+
+def test_what_a_worker_gives_up_is_left_to_the_next_run(tmp_path: Path, nursery: Nursery) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
+    q.put_many(["bad", "good"])
+    q.close()
+    assert nursery.start(workers.work_but_for, q, "bad").result() == ["good"]
+    assert nursery.start(workers.work, q).result() == []
+    assert Journals(tmp_path).outstanding() == ["bad"]
+
+
+def test_started_work_is_recorded_until_its_worker_is_at_the_end(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path)
+    q.put_many(["a", ("b", 2)])
+    q.close()
+    assert q.get() == "a"
+    assert started(tmp_path) == [f"jobs_started_PID{os.getpid()}.tsv"]
+    assert Journals(tmp_path).lines("started") == ["a"]
+    q.task_done("a")
+    message = q.get()
+    assert Journals(tmp_path).lines("started") == ["a", "b\t\x10=2"]
+    q.task_done(message)
+    q.get()
+    assert started(tmp_path) == []
+
+
+def test_started_work_is_recorded_only_where_wanted(tmp_path: Path) -> None:
+    q = PersistentQueue("jobs", tmp_path, record_started=False)
+    q.put("a")
+    assert q.get() == "a"
+    assert started(tmp_path) == []
+    q.task_done("a")
+    assert q.join(1)
+
+
+def test_work_whose_beginning_cannot_be_recorded_is_handed_out(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    child = nursery.start(workers.take_on_a_full_disk, str(tmp_path))
+    assert child.result() == ["a message", "another message"]
+
+
+def test_a_changed_message_completes_what_was_taken(tmp_path: Path) -> None:
+    q = PersistentQueue("jobs", tmp_path)
+    q.put({"state": "old"})
+    message = q.get()
+    message["state"] = "new"
+    q.task_done(message)
+    assert Journals(tmp_path).outstanding() == []
+
+
+def test_a_restart_over_the_same_directory_forgets_what_was_begun(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path)
+    q.put("a")
+    start_holder(nursery, q, 1).kill()
+    assert len(started(tmp_path)) == 1
+    again = PersistentQueue("jobs", tmp_path, tmp_path)
+    assert started(tmp_path) == []
+    again.put("b")
+    start_holder(nursery, again, 1).kill()
+    again.close()
+    # "a" was not requeued, so it is not this run's to take over.
+    assert nursery.start(workers.work, again).result() == ["b"]
+
+
+# --- join --------------------------------------------------------------------------------
+
+
+def test_join_puts_back_what_a_dead_worker_had_in_hand(tmp_path: Path, nursery: Nursery) -> None:
+    q = PersistentQueue("jobs", tmp_path)
+    q.put_many(["a", "b"])
+    start_holder(nursery, q, 2).kill()
+    other = nursery.start(workers.work, q)
+    assert q.join(20)
+    q.close()
+    assert sorted(other.result()) == ["a", "b"]
+    assert Journals(tmp_path).outstanding() == []
+
+
+def test_join_leaves_it_to_the_workers_once_the_queue_is_closed(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path)
+    q.put_many(["a", "b"])
+    start_holder(nursery, q, 1).kill()
+    q.close()
+    assert q.join(1) is False
+    assert nursery.start(workers.work, q).result() == ["b", "a"]
+    assert q.join(5)
+
+
+def test_join_does_not_wait_for_ever_for_workers_that_all_died(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "_REPLACEMENT_S", 0.2)
+    monkeypatch.setattr(joining, "_LOOK_S", 0.05)
+    q = PersistentQueue("jobs", tmp_path)
+    q.put("a")
+    holder = start_holder(nursery, q, 1)
+    q.close()
+    assert q.join(0.5) is False
+    holder.kill()
+    assert q.join(0.5) is False
+    with pytest.raises(PersistqError, match="Start the job again"):
+        q.join()
+    assert Journals(tmp_path).outstanding() == ["a"]
+
+
+# --- orphans -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_users", [False, True])
+def test_a_worker_whose_parent_died_does_the_rest_and_stops(
+    tmp_path: Path, nursery: Nursery, start_method: str, is_users: bool
+) -> None:
+    arguments = (str(tmp_path), start_method, is_users)
+    parent = nursery.start(workers.be_a_parent, *arguments, method="spawn")
+    assert parent.receive() == "workers wait"
+    parent.kill()
+    told = [(tmp_path / f"told-{n}") for n in range(2)]
+    workers.wait_for_files(told)
+    assert [path.read_text() for path in told] == ["UpstreamFailureError"] * 2
+
+
+# --- restarts over a live run ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("current", ["1", "2"])
+def test_a_live_run_is_not_restarted_over(tmp_path: Path, nursery: Nursery, current: str) -> None:
+    owner = nursery.start(workers.put_and_stay, str(tmp_path / "1"))
+    assert owner.receive() == "put"
+    restart = (str(tmp_path / current), str(tmp_path / "1"))
+    sibling = nursery.start(workers.restart_in_time, *restart, 0.3)
+    assert sibling.receive() == "waiting"
+    kind, text = sibling.result()
+    assert kind == "PreviousRunActiveError"
+    assert str(owner.pid) in text
+    # A run that ends while it is waited for is restarted.
+    sibling = nursery.start(workers.restart_in_time, *restart, 20)
+    assert sibling.receive() == "waiting"
+    owner.kill()
+    assert sibling.result() == ("requeued", "1")
+
+
+def test_only_looking_never_waits(tmp_path: Path, nursery: Nursery) -> None:
+    owner = nursery.start(workers.put_and_stay, str(tmp_path))
+    assert owner.receive() == "put"
+    sibling = nursery.start(workers.look_and_requeue, str(tmp_path))
+    assert sibling.result() == (["a"], "PreviousRunActiveError")
+
+
+def test_a_runs_own_family_may_carry_its_work(tmp_path: Path, nursery: Nursery) -> None:
+    q = PersistentQueue("jobs", tmp_path / "1")
+    q.put("a")
+    child = nursery.start(
+        workers.restart_in_time, str(tmp_path / "2"), str(tmp_path / "1"), 0.3, method="spawn"
+    )
+    assert child.receive() == "waiting"
+    assert child.result() == ("requeued", "1")
+
+
+def test_another_containers_process_of_this_id_is_a_stranger(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds a file that bears this process's id."""
+    monkeypatch.setattr(runs, "_WAIT_S", 0.2)
+    path = tmp_path / f"jobs_requested_PID{os.getpid()}.tsv"
+    path.write_text("a\n")
+    holder = nursery.start(workers.hold_file, str(path))
+    assert holder.receive() == "held"
+    with pytest.raises(PreviousRunActiveError, match=str(os.getpid())):
+        PersistentQueue("jobs", tmp_path / "2", tmp_path, queue=queue.Queue())
+    holder.kill()
+    q = PersistentQueue("jobs", tmp_path / "2", tmp_path, queue=queue.Queue())
+    assert q.get_list_of_outstanding_work() == ["a"]
+
+
+# --- locks -------------------------------------------------------------------------------
+
+
+def test_a_journal_is_held_while_its_process_has_it_open(tmp_path: Path, nursery: Nursery) -> None:
+    journal = JournalFile(str(tmp_path), "jobs", STARTED, False)
+    path = str(journal.open().name)
+    # A child that lives on does not keep its parent's lock.
+    child = nursery.start(workers.take_and_hold, PersistentQueue(queue=queue.Queue()), 0)
+    assert child.receive() == "holding"
+    assert locks.is_held(path)
+    assert is_own(path)
+    journal.close()
+    assert not locks.is_held(path)
+    assert not is_own(path)
+    journal.append(b"a\n")
+    assert locks.is_held(path)
+    journal.remove()
+    assert os.listdir(tmp_path) == []
+
+
+def test_where_locks_are_refused_nothing_is_assumed_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    journal = JournalFile(str(tmp_path), "jobs", STARTED, False)
+    journal.append(b"a\n")
+    path = str(journal.open().name)
+    journal.close()
+    assert locks.is_held(path)
+    assert locks.is_held(str(tmp_path / "missing"))
+
+
+def test_a_file_put_aside_before_it_was_locked_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = locks.hold
+
+    def be_late(fd: int) -> None:
+        monkeypatch.setattr(locks, "hold", hold)
+        (path,) = tmp_path.iterdir()
+        path.rename(tmp_path / "aside")
+
+    monkeypatch.setattr(locks, "hold", be_late)
+    journal = JournalFile(str(tmp_path), "jobs", STARTED, False)
+    journal.append(b"a\n")
+    assert (tmp_path / "aside").read_bytes() == b""
+    assert (tmp_path / f"jobs_started_PID{os.getpid()}-2.tsv").read_bytes() == b"a\n"
+
+
+def test_relatives_are_ancestors_and_descendants(nursery: Nursery) -> None:
+    children = [nursery.start(workers.take_and_hold, PersistentQueue(queue=queue.Queue()), 0)]
+    children.append(nursery.start(workers.is_relative, children[0].pid))
+    assert locks.is_relative(os.getpid())
+    assert locks.is_relative(os.getppid())
+    assert locks.is_relative(children[0].pid)
+    assert children[1].result() is False
+    assert not locks.is_relative(2**30)
+
+
+def test_a_death_is_logged(
+    tmp_path: Path, nursery: Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
+    q.put("a")
+    start_holder(nursery, q, 1).kill()
+    q.close()
+    with caplog.at_level(logging.WARNING, "persistq"):
+        assert q.get() == "a"
+    assert "1 messages taken over from workers that died" in caplog.text
