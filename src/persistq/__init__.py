@@ -11,6 +11,9 @@ Rooms of the house, and the one question each answers:
 
 from __future__ import annotations
 
+from persistq._folder.grouped import ReadableGroupedFileFolderQueue
+from persistq._folder.readable import ReadableFolderQueue
+from persistq._folder.writable import WritableFolderQueue
 from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import (
     JournalError,
@@ -27,6 +30,9 @@ __all__ = [
     "JournalError",
     "PersistqError",
     "PreviousRunActiveError",
+    "ReadableFolderQueue",
+    "ReadableGroupedFileFolderQueue",
     "UpstreamFailureError",
+    "WritableFolderQueue",
     "__version__",
 ]
