@@ -23,8 +23,7 @@ def test_an_extension_may_have_several_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad",
-    ["", ".", "a/b", "../x", "wip", ".wip", "done", ".helo", "failed", "x.done", ".WIP", "\0"],
+    "bad", ["", ".", "a/b", "../x", "wip", ".wip", "done", ".helo", "failed", "x.WIP", "\0"]
 )
 def test_an_extension_that_no_message_can_have_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="message_extension"):
@@ -63,8 +62,15 @@ def test_claimed_names_come_apart_as_they_were_put_together() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a.wip", "00012_0123456789_a.wip", "000123_012345678_a.wip", "000123_0123456789_.wip"]
-    + ["000123_0123456789_a.tsv", "٠٠٠١٢٣_0123456789_a.wip", "000123_0123456789_a/b.wip"],
+    [
+        "a.wip",
+        "00012_0123456789_a.wip",
+        "000123_012345678_a.wip",
+        "000123_0123456789_.wip",
+        "000123_0123456789_a.tsv",
+        "٠٠٠١٢٣_0123456789_a.wip",
+        "000123_0123456789_a/b.wip",
+    ],
 )
 def test_other_names_are_no_claimed_files(name: str) -> None:
     assert names.parse_wip(name) is None

@@ -342,12 +342,14 @@ def test_task_done_finds_a_file_by_its_uuid(folder: Path, stem: str, named: obje
         queue.task_done(named)
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [None, "", "../x", "a.tsv", "/etc/passwd", 7, {}, {"header": 3}, [], [None], object(), DONE]
-    + ["000123_0123456789_a.tsv", "../000123_0123456789_a.wip", "/x/000123_0123456789_a.wip"]
-    + [{"uuid": "../x"}, b"../x", "not-a-uuid"],
-)
+NO_CLAIMED_FILE = [
+    *(None, "", "../x", b"../x", "a.tsv", "/etc/passwd", "not-a-uuid", 7, [], [None], object()),
+    *({}, {"header": 3}, {"uuid": "../x"}, DONE),
+    *("000123_0123456789_a.tsv", "../000123_0123456789_a.wip", "/x/000123_0123456789_a.wip"),
+]
+
+
+@pytest.mark.parametrize("bad", NO_CLAIMED_FILE)
 def test_task_done_of_anything_else_touches_nothing(
     tmp_path: Path, folder: Path, bad: object
 ) -> None:
