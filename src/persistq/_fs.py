@@ -92,8 +92,6 @@ _UNSUPPORTED = frozenset(
 )
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux, the same on each host
 _rename_lock = threading.Lock()
-_kernel_rename: Callable[[bytes, bytes], int] | None = None
-_kernel_rename_known = False
 _machine_fqdn: str | None = None
 
 
@@ -107,9 +105,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def _find_kernel_rename() -> Callable[[bytes, bytes], int] | None:
-    """Find the system call that renames and refuses to overwrite, as a function giving errno."""
-    global _kernel_rename, _kernel_rename_known
+def _no_kernel_rename(source: str, target: str) -> int:
+    return errno.ENOSYS
+
+
+def _find_kernel_rename(source: str, target: str) -> int:
+    """Find the system call that renames and refuses to overwrite; from then on use it."""
+    global _kernel_rename
+    _kernel_rename = _no_kernel_rename
     try:
         import ctypes
 
@@ -119,35 +122,25 @@ def _find_kernel_rename() -> Callable[[bytes, bytes], int] | None:
         elif sys.platform == "darwin":
             rename, here, flag = libc.renameatx_np, -2, 4  # AT_FDCWD, RENAME_EXCL
         else:
-            raise AttributeError("no such call is known for this system")
-        rename.argtypes = (
-            ctypes.c_int,
-            ctypes.c_char_p,
-            ctypes.c_int,
-            ctypes.c_char_p,
-            ctypes.c_uint,
-        )
-        get_errno = ctypes.get_errno
-
-        def call(source: bytes, target: bytes) -> int:
-            return get_errno() if rename(here, source, here, target, flag) else 0
-
-        _kernel_rename = call
+            return errno.ENOSYS
     except (ImportError, OSError, AttributeError, TypeError):
-        _kernel_rename = None
-    _kernel_rename_known = True
-    return _kernel_rename
-
-
-def _try_kernel_rename(source: str, target: str) -> int:
-    """Rename without overwriting in one step; errno, or ENOSYS where there is no such step."""
-    rename = _kernel_rename if _kernel_rename_known else _find_kernel_rename()
-    if rename is None:
         return errno.ENOSYS
-    first, second = os.fsencode(source), os.fsencode(target)
-    if b"\0" in first or b"\0" in second:
-        raise ValueError(f"a path holds a null character: {source!r} or {target!r}")
-    return rename(first, second)
+    path, number = ctypes.c_char_p, ctypes.c_int
+    rename.argtypes = (number, path, number, path, ctypes.c_uint)
+    get_errno = ctypes.get_errno
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
+    def kernel_rename(source: str, target: str) -> int:
+        first, second = source.encode(encoding, errors), target.encode(encoding, errors)
+        return get_errno() if rename(here, first, here, second, flag) else 0
+
+    _kernel_rename = kernel_rename
+    return kernel_rename(source, target)
+
+
+# Renames without overwriting in one step; gives errno, and ENOSYS where there is no such step.
+# What C sees of a path ends at a null character: callers see to it that there is none.
+_kernel_rename: Callable[[str, str], int] = _find_kernel_rename
 
 
 def rename_new(source: str, target: str) -> None:
@@ -170,7 +163,9 @@ def rename_new(source: str, target: str) -> None:
     if os.name == "nt":
         os.rename(source, target)
         return
-    code = _try_kernel_rename(source, target)
+    if "\0" in source or "\0" in target:
+        raise ValueError(f"a path holds a null character: {source!r} or {target!r}")
+    code = _kernel_rename(source, target)
     if code == 0:
         return
     if code not in _UNSUPPORTED:
@@ -210,7 +205,7 @@ def claim(source: str, target: str) -> bool:
     """Rename a file to a name that only this process gives, never over another one.
 
     Args:
-        source (str): Path of the file, wanted by several processes.
+        source (str): Path of the file, wanted by several processes; as the system gave it.
         target (str): Its path once it belongs to this process.
 
     Returns:
@@ -220,7 +215,7 @@ def claim(source: str, target: str) -> bool:
         FileExistsError: This process has a file of that name already.
         OSError: Whatever else the file system refuses.
     """
-    code = errno.ENOSYS if os.name == "nt" else _try_kernel_rename(source, target)
+    code = _kernel_rename(source, target)
     if code == 0:
         return True
     if code == errno.ENOENT:

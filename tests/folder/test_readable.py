@@ -108,8 +108,7 @@ def test_a_claim_never_overwrites_without_a_kernel_call_for_it(
 ) -> None:
     from persistq import _fs
 
-    monkeypatch.setattr(_fs, "_kernel_rename", None)
-    monkeypatch.setattr(_fs, "_kernel_rename_known", True)
+    monkeypatch.setattr(_fs, "_kernel_rename", _fs._no_kernel_rename)
     test_a_claim_never_overwrites_a_file_in_progress(folder)
 
 
@@ -118,8 +117,7 @@ def test_a_rename_that_worked_but_reports_not_found_is_a_claim(
 ) -> None:
     from persistq import _fs
 
-    monkeypatch.setattr(_fs, "_kernel_rename", None)
-    monkeypatch.setattr(_fs, "_kernel_rename_known", True)
+    monkeypatch.setattr(_fs, "_kernel_rename", _fs._no_kernel_rename)
     rename = os.rename
 
     def rename_twice(source: str, target: str) -> None:

@@ -282,8 +282,7 @@ def test_without_a_kernel_call_for_it_put_still_never_overwrites(
 ) -> None:
     from persistq import _fs
 
-    monkeypatch.setattr(_fs, "_kernel_rename", None)
-    monkeypatch.setattr(_fs, "_kernel_rename_known", True)
+    monkeypatch.setattr(_fs, "_kernel_rename", _fs._no_kernel_rename)
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(errno.EPERM, "no hard links here")

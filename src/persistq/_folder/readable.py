@@ -154,20 +154,21 @@ class ReadableFolderQueue(_FolderQueue):
             if producers.failed:
                 return FAILED
         message = self._claim_next()
-        if message is None and producers.done:
+        while message is None and producers.done:
             # The producers before the last look for files: what one of them put came before its
             # .done, so a look that begins after that was seen finds it.
             watch.look()
-            watch.controls_changed = False
-            producers.look(watch.controls)
-            if producers.failed:
-                return FAILED
-            if producers.done:
-                watch.look()
-                message = self._claim_next()
-                if message is None and not self._held:
-                    self._report_end()
-                    return DONE
+            message = self._claim_next()
+            if message is None and not watch.controls_changed:
+                if self._held:
+                    return None
+                self._report_end()
+                return DONE
+            if message is None:
+                watch.controls_changed = False
+                producers.look(watch.controls)
+                if producers.failed:
+                    return FAILED
         return message
 
     def _claim_next(self) -> str | list[str] | None:
@@ -176,10 +177,7 @@ class ReadableFolderQueue(_FolderQueue):
         self._held = False
         held: list[str] = []
         path: str | None = None
-        while True:
-            name = index.first()
-            if name is None:
-                break
+        while (name := index.first()) is not None:
             if name in watch.unsure and not watch.is_file(name):
                 index.discard(name)
                 continue
@@ -192,6 +190,8 @@ class ReadableFolderQueue(_FolderQueue):
             watch.forget(name)
             if path is not None:
                 break
+            # Others are at work here: what they have taken by now need not be tried.
+            watch.refresh()
         if held:
             self._held = True
             for name in held:
@@ -245,7 +245,13 @@ class ReadableFolderQueue(_FolderQueue):
             OSError: The file system refuses; the file stays claimed then.
         """
         if type(obj) is str and self._is_wip(obj):
-            self._finish(obj)
+            if self.task_done_directory is None:
+                try:
+                    os.unlink(obj)
+                except FileNotFoundError:
+                    pass  # the caller has moved it, as a queue without a directory asks of him
+            else:
+                self._finish(obj)
             return
         paths = self._resolve(obj)  # all of them, before anything is touched
         failure: OSError | None = None
@@ -262,7 +268,7 @@ class ReadableFolderQueue(_FolderQueue):
             try:
                 os.unlink(path)
             except FileNotFoundError:
-                pass  # the caller has moved it, as a queue without a directory asks of him
+                pass  # moved by the caller
             return
         name = os.path.basename(self.original_filename_from_wip(path))
         number = 0

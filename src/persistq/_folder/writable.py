@@ -94,13 +94,14 @@ class WritableFolderQueue(_FolderQueue):
             OSError: The file system refuses, for instance because the disk is full; then nothing
                 has changed.
         """
-        self._own()
+        if self._pid != os.getpid():
+            self._own()
         if self._closed:
             raise ValueError(
                 f"put on a closed queue ({self.path}): consumers may have stopped. Put before "
                 "close(), or start the next run with reset()."
             )
-        source = os.fsdecode(msg)
+        source = msg if type(msg) is str else os.fsdecode(msg)
         name = os.path.basename(source)
         extension = self._extension
         if not name.endswith(extension) or name.startswith("."):
