@@ -230,6 +230,32 @@ def test_done_comes_when_all_producers_are_and_nothing_waits(tmp_path: Path, fol
     assert len(list(folder.glob("*.helo"))) == 3
 
 
+def test_a_file_that_the_listing_with_the_done_missed_comes_before_done(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_reports(monkeypatch)
+    real = watch.Watch.look
+    looks = []
+
+    def look_while_a_producer_ends(self: watch.Watch) -> None:
+        # A listing is no snapshot: it may have passed the place of a file that is put, and then
+        # meet the .done of the producer, which came later.
+        looks.append(1)
+        if len(looks) == 1:
+            (folder / "x.done").touch()
+            real(self)
+            write(folder, "a.tsv")
+        else:
+            real(self)
+
+    monkeypatch.setattr(watch.Watch, "look", look_while_a_producer_ends)
+    monkeypatch.setattr(watch, "_LISTING_S", 3600.0)  # no look but those that are asked for
+    queue = ReadableFolderQueue(folder)
+    queue._watch._idle_s = 3600.0
+    assert queue.get(0) == queue.wip_filename("a.tsv")
+    assert queue.get(0) is DONE
+
+
 def test_failed_comes_before_waiting_files_until_it_is_reset(tmp_path: Path, folder: Path) -> None:
     producer = WritableFolderQueue(folder)
     write(folder, "a.tsv", "b.tsv")
@@ -518,6 +544,8 @@ def test_reports_that_were_lost_are_made_up_by_a_look(
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     if limit > 20_000:
         pytest.skip(f"{limit} files would be needed to overflow the queue of reports")
+    monkeypatch.setattr(watch, "_LOCAL_S", 3600.0)  # no look but the one that is asked for
+    monkeypatch.setattr(watch, "_REMOTE_S", 3600.0)
     queue = ReadableFolderQueue(folder)
     with pytest.raises(Empty):
         queue.get(0)

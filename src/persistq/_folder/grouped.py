@@ -86,9 +86,10 @@ class Groups:
             name = self._complete[0]
             place = self._places.get(name)
             group = self._groups[place[0]] if place else {}
-            if len(group) == len(self._items) and _first_of(group) == name:
+            if len(group) == len(self._items):
                 return sorted(files[0] for files in group.values())
-            # Its first file is gone, or came before; then another entry speaks for the group.
+            # Gone, or its group is no longer complete. (A complete group always has the entry of
+            # its first file, so what is lowest here is the first file of its group.)
             heappop(self._complete)
         return None
 

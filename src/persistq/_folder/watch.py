@@ -153,7 +153,7 @@ class _Reports:
         if add(self.fd, os.fsencode(folder), mask) < 0:
             code = ctypes.get_errno()
             self.close()
-            raise OSError(code, "inotify_add_watch", folder)
+            raise OSError(code, os.strerror(code), folder)
         self._poll = select.poll()
         self._poll.register(self.fd, select.POLLIN)
 
@@ -401,4 +401,5 @@ class Watch:
     def close(self) -> None:
         """Stop watching; the next call of `refresh` looks anew."""
         self._close_reports()
+        self._refused = False  # whoever had all descriptors may have ended since
         self._next_look_s = 0.0
