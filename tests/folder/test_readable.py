@@ -256,6 +256,24 @@ def test_a_file_that_the_listing_with_the_done_missed_comes_before_done(
     assert queue.get(0) is DONE
 
 
+@pytest.mark.timeout(10)
+def test_a_done_that_comes_while_another_consumer_takes_the_last_file_is_seen_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from persistq import _fs
+
+    def come_too_late(source: str, target: str) -> bool:
+        os.unlink(source)
+        (folder / "x.done").touch()
+        return False
+
+    monkeypatch.setattr(watch, "_LOCAL_S", 3600.0)  # no look that would find it later
+    monkeypatch.setattr(watch, "_REMOTE_S", 3600.0)
+    monkeypatch.setattr(_fs, "claim", come_too_late)
+    write(folder, "a.tsv")
+    assert ReadableFolderQueue(folder).get(20_000) is DONE
+
+
 def test_failed_comes_before_waiting_files_until_it_is_reset(tmp_path: Path, folder: Path) -> None:
     producer = WritableFolderQueue(folder)
     write(folder, "a.tsv", "b.tsv")
@@ -477,7 +495,10 @@ def test_a_claimed_file_left_by_a_dead_process_of_this_id_is_not_in_the_way(fold
     assert left.read_text() == "a.tsv"
 
 
-def test_threads_share_a_queue(folder: Path, way: str) -> None:
+def test_threads_share_a_queue(folder: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No safety look: a thread that misses its waking would wait for ever.
+    monkeypatch.setattr(watch, "_LOCAL_S", 3600.0)
+    monkeypatch.setattr(watch, "_REMOTE_S", 3600.0)
     queue = ReadableFolderQueue(folder)
     taken: list[str] = []
 

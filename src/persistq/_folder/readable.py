@@ -123,8 +123,13 @@ class ReadableFolderQueue(_FolderQueue):
         while True:
             if self._pid != os.getpid():
                 self._own()
+            watch = self._watch
+            before = watch.changes
             with self._lock:
                 message = self._look()
+                seen = watch.changes
+            if seen != before and self._turn.locked():
+                watch.wake()  # this look read the reports that the waiting thread is waiting for
             if message is not None:
                 return message
             pause_s = _HELD_PAUSE_S if self._held else 3600.0
@@ -138,7 +143,8 @@ class ReadableFolderQueue(_FolderQueue):
             turn = self._turn
             if turn.acquire(blocking=False):
                 try:
-                    self._watch.wait(pause_s)
+                    if watch.changes == seen:  # else another thread read reports meanwhile
+                        watch.wait(pause_s)
                 finally:
                     turn.release()
             elif turn.acquire(timeout=pause_s):
@@ -148,28 +154,24 @@ class ReadableFolderQueue(_FolderQueue):
         """Give what there is for this consumer now, or None."""
         watch, producers = self._watch, self._producers
         watch.refresh()
-        if watch.controls_changed or producers.failed:
-            watch.controls_changed = False
-            producers.look(watch.controls)
-            if producers.failed:
-                return FAILED
-        message = self._claim_next()
-        while message is None and producers.done:
-            # The producers before the last look for files: what one of them put came before its
-            # .done, so a look that begins after that was seen finds it.
-            watch.look()
-            message = self._claim_next()
-            if message is None and not watch.controls_changed:
-                if self._held:
-                    return None
-                self._report_end()
-                return DONE
-            if message is None:
+        while True:
+            if watch.controls_changed or producers.failed:
                 watch.controls_changed = False
                 producers.look(watch.controls)
                 if producers.failed:
                     return FAILED
-        return message
+            message = self._claim_next()
+            if message is None and producers.done and not watch.controls_changed:
+                # The producers before the last look for files: what one of them put came before
+                # its .done, so a look that begins after that was seen finds it.
+                watch.look()
+                message = self._claim_next()
+                if message is None and not watch.controls_changed and not self._held:
+                    self._report_end()
+                    return DONE
+            # A control file may have shown itself meanwhile, in a report that nothing repeats.
+            if message is not None or not watch.controls_changed:
+                return message
 
     def _claim_next(self) -> str | list[str] | None:
         """Claim the first file that can be had; None when there is none."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import stat
 import struct
 import sys
+import threading
 import time
 from heapq import heappop, heappush
 
@@ -135,10 +137,10 @@ class _Reports:
 
     def __init__(self, folder: str) -> None:
         self.fd = -1
+        self._alarm: tuple[int, int] | None = None  # a pipe, once there are several threads
         if sys.platform != "linux":
             raise OSError(errno.ENOSYS, "only Linux has inotify")
         import ctypes
-        import select
 
         libc = ctypes.CDLL(None, use_errno=True)
         try:
@@ -163,15 +165,36 @@ class _Reports:
         self._settled_ns = None
 
     def wait(self, seconds: float) -> None:
-        """Sleep until there is a report, or for so many seconds."""
+        """Sleep until there is a report, or another thread's `wake`, or for so many seconds."""
+        if self._alarm is None and threading.active_count() > 1:
+            self._alarm = os.pipe()
+            for fd in self._alarm:
+                os.set_blocking(fd, False)
+            self._poll.register(self._alarm[0], select.POLLIN)
         # poll counts milliseconds, and a rest of half of one must not become a busy loop.
-        self._poll.poll(max(1, int(seconds * 1000)))
+        ready = self._poll.poll(max(1, int(seconds * 1000)))
+        alarm = self._alarm
+        if alarm is not None and any(fd == alarm[0] for fd, _ in ready):
+            try:
+                os.read(alarm[0], 4096)
+            except OSError:
+                pass  # disposed of by another thread meanwhile
+
+    def wake(self) -> None:
+        """End the `wait` of another thread."""
+        alarm = self._alarm
+        if alarm is not None:
+            try:
+                os.write(alarm[1], b"!")
+            except OSError:
+                pass  # there are plenty in it; or it has just been disposed of
 
     def close(self) -> None:
-        """Give the descriptor back: a user has 128 of them."""
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1
-            os.close(fd)
+        """Give the descriptors back: a user has 128 of inotify."""
+        fds, self.fd, self._alarm = (self.fd, *(self._alarm or ())), -1, None
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
     def __del__(self) -> None:
         self.close()
@@ -197,6 +220,7 @@ class Watch:
     Attributes:
         controls (set[str]): Names of control files, some of them possibly gone.
         controls_changed (bool): Whether one came since the owner last set this to False.
+        changes (int): How often something was learnt, other than of this process's own claims.
         unsure (set[str]): Names whose kind of file has not been looked at.
         inherited (set[str]): Claimed files of a dead process that had this one's id.
     """
@@ -205,6 +229,7 @@ class Watch:
         self.folder = folder
         self.controls: set[str] = set()
         self.controls_changed = True
+        self.changes = 0
         self.unsure: set[str] = set()
         self.inherited: set[str] = set()
         self._extension = extension
@@ -251,6 +276,7 @@ class Watch:
 
     def _take(self, data: bytes) -> None:
         """Apply reports; where they have a gap, ask for a full look."""
+        self.changes += 1
         index, extension = self._index, self._extension
         position, end = 0, len(data)
         while True:
@@ -361,6 +387,7 @@ class Watch:
         if controls != self.controls:
             self.controls, self.controls_changed = controls, True
         self.unsure.clear()
+        self.changes += 1
         self._index.reconcile(found)
         cost_s = time.monotonic() - began_s
         if self._reports is None:
@@ -392,6 +419,11 @@ class Watch:
             reports.wait(seconds)
         else:
             time.sleep(seconds)
+
+    def wake(self) -> None:
+        """End the `wait` of another thread; where nothing is reported, it is short anyway."""
+        if self._reports is not None:
+            self._reports.wake()
 
     def _close_reports(self) -> None:
         if self._reports is not None:
