@@ -12,6 +12,9 @@ from persistq import exceptions, queuing
 
 NAMES = {
     "PersistentQueue",
+    "WritableFolderQueue",
+    "ReadableFolderQueue",
+    "ReadableGroupedFileFolderQueue",
     "DONE",
     "FAILED",
     "pickup_dirs",
@@ -24,7 +27,8 @@ NAMES = {
 
 
 def test_the_public_names_are_there_in_both_modules() -> None:
-    assert set(persistq.__all__) >= NAMES
+    assert set(persistq.__all__) == NAMES
+    assert set(queuing.__all__) == NAMES | {"_FolderQueue"}
     for name in persistq.__all__:
         assert getattr(queuing, name) is getattr(persistq, name)
 

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import logging
 
+from persistq._folder.grouped import ReadableGroupedFileFolderQueue
+from persistq._folder.readable import ReadableFolderQueue
+from persistq._folder.writable import WritableFolderQueue
 from persistq._journal.persistent import PersistentQueue
 from persistq._journal.runs import pickup_dirs
 from persistq._sentinels import DONE, FAILED
@@ -34,7 +37,10 @@ __all__ = [
     "PersistentQueue",
     "PersistqError",
     "PreviousRunActiveError",
+    "ReadableFolderQueue",
+    "ReadableGroupedFileFolderQueue",
     "UpstreamFailureError",
+    "WritableFolderQueue",
     "__version__",
     "pickup_dirs",
 ]

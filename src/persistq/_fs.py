@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import sys
+import threading
+import time
 import weakref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     class Forkable(Protocol):
@@ -164,3 +168,366 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+# What a kernel or file system says that has no rename (or link) of the kind asked for.
+_UNSUPPORTED = frozenset(
+    getattr(errno, name)
+    for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EPERM", "EMLINK")
+    if hasattr(errno, name)
+)
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux, the same on each host
+_rename_lock = threading.Lock()
+_machine_fqdn: str | None = None
+
+
+def _renew_lock() -> None:
+    # A thread of the parent may have held it during the fork; nobody would release it here.
+    global _rename_lock
+    _rename_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _no_kernel_rename(source: str, target: str) -> int:
+    return errno.ENOSYS
+
+
+def _find_kernel_rename(source: str, target: str) -> int:
+    """Find the system call that renames and refuses to overwrite; from then on use it."""
+    global _kernel_rename
+    _kernel_rename = _no_kernel_rename
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "linux":
+            rename, here, flag = libc.renameat2, -100, 1  # AT_FDCWD, RENAME_NOREPLACE
+        elif sys.platform == "darwin":
+            rename, here, flag = libc.renameatx_np, -2, 4  # AT_FDCWD, RENAME_EXCL
+        else:
+            return errno.ENOSYS
+    except (ImportError, OSError, AttributeError, TypeError):
+        return errno.ENOSYS
+    path, number = ctypes.c_char_p, ctypes.c_int
+    rename.argtypes = (number, path, number, path, ctypes.c_uint)
+    get_errno = ctypes.get_errno
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
+    def kernel_rename(source: str, target: str) -> int:
+        first, second = source.encode(encoding, errors), target.encode(encoding, errors)
+        return get_errno() if rename(here, first, here, second, flag) else 0
+
+    _kernel_rename = kernel_rename
+    return kernel_rename(source, target)
+
+
+# Renames without overwriting in one step; gives errno, and ENOSYS where there is no such step.
+# What C sees of a path ends at a null character: callers see to it that there is none.
+_kernel_rename: Callable[[str, str], int] = _find_kernel_rename
+
+
+def rename_new(source: str, target: str) -> None:
+    """Rename a file, never over another one.
+
+    One step of the kernel where it has one (Linux, macOS, Windows). Elsewhere (NFS) the new name
+    is linked, then the old one removed: killed in between, the file has both names. A file
+    system with neither (FAT) leaves a look before the rename, under a lock on the folder that
+    all who come this way take.
+
+    Args:
+        source (str): Path of the file.
+        target (str): Its new path, on the same file system.
+
+    Raises:
+        FileExistsError: The target exists, or came into being meanwhile; nothing has changed.
+        FileNotFoundError: There is no source, or no folder for the target.
+        OSError: Whatever else the file system refuses, such as EXDEV.
+    """
+    if os.name == "nt":
+        os.rename(source, target)
+        return
+    if "\0" in source or "\0" in target:
+        raise ValueError(f"a path holds a null character: {source!r} or {target!r}")
+    code = _kernel_rename(source, target)
+    if code == 0:
+        return
+    if code not in _UNSUPPORTED:
+        raise OSError(code, os.strerror(code), source, None, target)
+    try:
+        if os.link in os.supports_follow_symlinks:
+            os.link(source, target, follow_symlinks=False)
+        else:
+            os.link(source, target)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        _rename_under_lock(source, target)
+    else:
+        os.unlink(source)
+
+
+def _rename_under_lock(source: str, target: str) -> None:
+    import fcntl
+
+    with _rename_lock:
+        fd = os.open(os.path.dirname(target) or ".", os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            except OSError:
+                pass  # no locks either: the look below is all the protection there is
+            if os.path.lexists(target):
+                code = errno.EEXIST
+                raise OSError(code, os.strerror(code), source, None, target)
+            os.rename(source, target)
+        finally:
+            os.close(fd)
+
+
+def claim(source: str, target: str) -> bool:
+    """Rename a file to a name that only this process gives, never over another one.
+
+    Args:
+        source (str): Path of the file, wanted by several processes; as the system gave it.
+        target (str): Its path once it belongs to this process.
+
+    Returns:
+        bool: False when the source is gone, which is to say that another process has it.
+
+    Raises:
+        FileExistsError: This process has a file of that name already.
+        OSError: Whatever else the file system refuses.
+    """
+    code = _kernel_rename(source, target)
+    if code == 0:
+        return True
+    if code == errno.ENOENT:
+        return False
+    if code not in _UNSUPPORTED:
+        raise OSError(code, os.strerror(code), source, None, target)
+    # Nobody outside this process makes the target, so a look under a lock is as good as one step.
+    with _rename_lock:
+        if os.path.lexists(target):
+            code = errno.EEXIST
+            raise OSError(code, os.strerror(code), source, None, target)
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            # A network file system that repeats a request whose answer was lost finds the
+            # source gone, because the first one worked (rename(2), BUGS).
+            return os.path.lexists(target)
+    return True
+
+
+def stage_copy(source: str, staged: str, *, sync: bool, keep_times: bool) -> None:
+    """Copy a file's content and mode to a new file, which is removed again if that fails.
+
+    Args:
+        source (str): Path of the file to read; it is not changed.
+        staged (str): Path of the file to make; it must not exist.
+        sync (bool): Whether to return only when the copy is on stable storage.
+        keep_times (bool): Whether the copy has the source's times of access and modification.
+
+    Raises:
+        FileExistsError: The staged file exists.
+        OSError: The source cannot be read, or the disk is full.
+    """
+    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    reading = os.open(source, os.O_RDONLY | flags)
+    try:
+        status = os.fstat(reading)
+        writing = os.open(
+            staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, status.st_mode & 0o777
+        )
+        try:
+            try:
+                _copy_content(reading, writing)
+                if keep_times:
+                    if os.utime in os.supports_fd:
+                        os.utime(writing, ns=(status.st_atime_ns, status.st_mtime_ns))
+                    else:
+                        os.utime(staged, ns=(status.st_atime_ns, status.st_mtime_ns))
+                if sync:
+                    sync_file(writing)
+            finally:
+                os.close(writing)
+        except BaseException:
+            os.unlink(staged)
+            raise
+    finally:
+        os.close(reading)
+
+
+def _copy_content(reading: int, writing: int) -> None:
+    copied = 0
+    if hasattr(os, "copy_file_range"):
+        try:
+            while True:
+                count = os.copy_file_range(reading, writing, 1 << 30)
+                if count == 0:
+                    break
+                copied += count
+        except OSError as error:
+            # Across file systems on older kernels, and on some file systems, there is no such
+            # call; a full disk is an error that the loop below would only meet again.
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise
+    # Also after a count of zero: files in /proc and the like seem empty to copy_file_range.
+    if copied:
+        os.lseek(reading, copied, os.SEEK_SET)
+    while True:
+        block = os.read(reading, 1 << 20)
+        if not block:
+            return
+        view = memoryview(block)
+        while view:
+            view = view[os.write(writing, view) :]
+
+
+def machine_fqdn() -> str:
+    """Give this machine's fully qualified name, asked of the resolver once a process."""
+    global _machine_fqdn
+    if _machine_fqdn is None:
+        import socket
+
+        _machine_fqdn = socket.getfqdn()
+    return _machine_fqdn
+
+
+def user_name() -> str:
+    """Give the name of the user, which os.getlogin() cannot without a terminal."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        # A container's user id without a line in /etc/passwd; 3.13 raises OSError.
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+
+
+def pid_namespace() -> str:
+    """Name the namespace of this process's id; empty in the host's first, and outside Linux."""
+    try:
+        name = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return "" if name == _FIRST_PID_NAMESPACE else name
+
+
+def process_start_s(pid: int) -> float | None:
+    """Tell since when the process of an id has lived, on this host and in this namespace.
+
+    Args:
+        pid (int): The id of a process.
+
+    Returns:
+        float | None: Seconds since the epoch, by today's clock; minus infinity when it lives
+        and its age cannot be told; None when no such process lives. A zombie does not.
+    """
+    if pid <= 0:
+        return None
+    if os.name == "nt":
+        return _windows_process_start_s(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OverflowError:
+        return None
+    except PermissionError:
+        pass  # it lives, as another user
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is a name in parentheses that may hold anything.
+            fields = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/status", "rb") as file:
+            status = file.read()
+        with open("/proc/uptime", "rb") as file:
+            uptime_s = float(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _ps_process_start_s(pid)
+    if fields[0] in (b"Z", b"X"):
+        return None
+    if b"\nTgid:" in status and f"\nTgid:\t{pid}\n".encode() not in status:
+        return None  # the id is a thread's now
+    return time.time() - (uptime_s - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+
+
+def _ps_process_start_s(pid: int) -> float | None:
+    """Ask ps, whose `stat` and `etime` are the same on every POSIX system and in every locale."""
+    import subprocess
+
+    try:
+        answer = subprocess.run(
+            ["ps", "-o", "stat=,etime=", "-p", str(pid)],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return float("-inf")
+    if len(answer) != 2:
+        # Alive a moment ago, and hidden from us, or gone since: what is not known dead lives.
+        return float("-inf")
+    if answer[0].startswith("Z"):
+        return None
+    days, _, clock = answer[1].rpartition("-")  # [[dd-]hh:]mm:ss
+    seconds = 0
+    for part in clock.split(":"):
+        seconds = seconds * 60 + int(part)
+    return time.time() - (int(days or 0) * 86400 + seconds)
+
+
+def _windows_process_start_s(pid: int) -> float | None:
+    import ctypes
+
+    kernel = getattr(ctypes, "WinDLL")("kernel32", use_last_error=True)  # noqa: B009
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = kernel.OpenProcess(0x1000, 0, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
+    if not handle:
+        # ERROR_INVALID_PARAMETER is 'no such process'; anything else is a refusal to tell.
+        code = getattr(ctypes, "get_last_error")()  # noqa: B009
+        return None if code == 87 else float("-inf")
+    try:
+        code, times = ctypes.c_ulong(), [ctypes.c_ulonglong() for _ in range(4)]
+        if kernel.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code)):
+            if code.value != 259:  # STILL_ACTIVE
+                return None
+            if kernel.GetProcessTimes(
+                ctypes.c_void_p(handle), *(ctypes.byref(moment) for moment in times)
+            ):
+                # Hundreds of nanoseconds since 1601.
+                return times[0].value / 1e7 - 11644473600
+        return float("-inf")
+    finally:
+        kernel.CloseHandle(ctypes.c_void_p(handle))
+
+
+def reports_every_change(path: str) -> bool:
+    """Tell whether the kernel sees every change of a folder: no other machine can make one.
+
+    Args:
+        path (str): Path of a folder.
+
+    Returns:
+        bool: False on a network or unknown file system, and outside Linux.
+    """
+    local = {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs"}
+    local |= {"reiserfs", "tmpfs", "vfat", "xfs", "zfs"}
+    real = os.path.realpath(path)
+    found, kind = "", ""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                fields = line.split(" ")
+                point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
+                inside = real == point or real.startswith(point.rstrip("/") + "/")
+                # Of mounts on one point, the last is the one that shows.
+                if inside and len(point) >= len(found):
+                    found, kind = point, fields[fields.index("-") + 1]
+    except (OSError, ValueError, IndexError):
+        return False
+    return kind in local

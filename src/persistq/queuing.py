@@ -12,10 +12,14 @@ from persistq import (
     PersistentQueue,
     PersistqError,
     PreviousRunActiveError,
+    ReadableFolderQueue,
+    ReadableGroupedFileFolderQueue,
     UpstreamFailureError,
+    WritableFolderQueue,
     __version__,
     pickup_dirs,
 )
+from persistq._folder.base import _FolderQueue
 
 __all__ = [
     "DONE",
@@ -24,7 +28,11 @@ __all__ = [
     "PersistentQueue",
     "PersistqError",
     "PreviousRunActiveError",
+    "ReadableFolderQueue",
+    "ReadableGroupedFileFolderQueue",
     "UpstreamFailureError",
+    "WritableFolderQueue",
+    "_FolderQueue",
     "__version__",
     "pickup_dirs",
 ]

@@ -1,0 +1,195 @@
+"""What all folder queues share: where they are, what their files are called, how they travel."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from persistq import _fs
+from persistq._folder import names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_process_lock = threading.Lock()
+_prefix_of: tuple[int, str] = (0, "")
+
+
+def _renew_lock() -> None:
+    # A thread of the parent may have held it during the fork; nobody would release it here.
+    global _process_lock
+    _process_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def same_name(filename: str) -> str:
+    """Give the file name back: the default of all functions that a queue applies to names."""
+    return filename
+
+
+def process_prefix() -> str:
+    """Give what this process's claimed files begin with; asked when used, for processes fork."""
+    global _prefix_of
+    pid = os.getpid()
+    if _prefix_of[0] != pid:
+        host = names.host_digits(_fs.machine_fqdn(), _fs.pid_namespace())
+        _prefix_of = (pid, names.wip_prefix(pid, host))
+    return _prefix_of[1]
+
+
+class _FolderQueue:
+    """Base of the queues whose messages are files in a folder.
+
+    Args:
+        path (str | os.PathLike[str]): The queue's folder; made if missing. A relative one is
+            taken from the current folder of the moment, once.
+        message_extension (str): Files with this extension are messages; with or without its dot.
+        task_done_directory (str | os.PathLike[str] | None): Where finished files go; made if
+            missing. None: they are removed.
+        sorting_function ((filename: str) -> str): Gives what a file is sorted by.
+
+    Attributes:
+        path (str): The folder, absolute.
+        message_extension (str): Without its leading dot.
+        task_done_directory (str | None): Absolute.
+
+    Raises:
+        ValueError: The extension can be no message's, or finished files would be messages again.
+        OSError: A folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        message_extension: str = ".tsv",
+        task_done_directory: str | os.PathLike[str] | None = None,
+        sorting_function: Callable[[str], Any] = same_name,
+    ) -> None:
+        self._extension = names.dotted(message_extension)
+        if not callable(sorting_function):
+            raise TypeError(f"sorting_function is {sorting_function!r}; expected a function")
+        self._sorting_function = sorting_function
+        self.message_extension = self._extension[1:]
+        self.path = os.path.abspath(os.fsdecode(path))
+        os.makedirs(self.path, exist_ok=True)
+        self.task_done_directory: str | None = None
+        if task_done_directory is not None:
+            self.task_done_directory = os.path.abspath(os.fsdecode(task_done_directory))
+            os.makedirs(self.task_done_directory, exist_ok=True)
+            if os.path.samefile(self.path, self.task_done_directory):
+                raise ValueError(
+                    f"task_done_directory is the queue's own folder {self.path}: finished files "
+                    "would be put on the queue again. Choose another one."
+                )
+        self._start_here()
+
+    def _start_here(self) -> None:
+        """Set up what belongs to one process: at creation, after a fork, after unpickling."""
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._prefix = process_prefix()
+
+    def _own(self) -> None:
+        """Make sure that what belongs to one process belongs to this one."""
+        if self._pid != os.getpid():
+            with _process_lock:
+                if self._pid != os.getpid():
+                    self._start_here()
+
+    def _functions(self) -> dict[str, Callable[..., Any]]:
+        """Give the user's functions by the names of their parameters."""
+        return {"sorting_function": self._sorting_function}
+
+    def _settings(self) -> dict[str, Any]:
+        """Give what a copy in another process is made from."""
+        return {
+            "path": self.path,
+            "message_extension": self.message_extension,
+            "task_done_directory": self.task_done_directory,
+            "_extension": self._extension,
+            "_sorting_function": self._sorting_function,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        import pickle
+
+        for name, function in self._functions().items():
+            try:
+                pickle.dumps(function)
+            except Exception as error:
+                raise pickle.PicklingError(
+                    f"{name} {function!r} cannot be sent to another process; expected a function "
+                    "that is defined with def at the top of a module, not a lambda nor one inside "
+                    f"another function ({error})"
+                ) from error
+        return self._settings()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_here()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r}, {self._extension!r})"
+
+    def sorting_function(self, filename: str) -> Any:
+        """Apply this queue's sorting function to a file name.
+
+        Args:
+            filename (str): A file name, without its folder.
+
+        Returns:
+            Any: What the file is sorted by: mostly a str. Numbers come before strings, by value;
+            a function that raises or returns None gives `""`.
+        """
+        try:
+            value = self._sorting_function(filename)
+        except Exception:
+            return ""
+        return "" if value is None else value
+
+    def wip_filename(self, msg: str | os.PathLike[str]) -> str:
+        """Give the path that a message has while this process works on it.
+
+        Args:
+            msg (str | os.PathLike[str]): File name or path of the message.
+
+        Raises:
+            ValueError: No message of this queue has such a name.
+        """
+        name = os.path.basename(os.fsdecode(msg))
+        self._check_name(name)
+        return os.path.join(self.path, names.wip_name(name, self._extension, process_prefix()))
+
+    def original_filename_from_wip(self, msg: str | os.PathLike[str]) -> str:
+        """Give the path that a claimed file had before, whichever process claimed it.
+
+        Args:
+            msg (str | os.PathLike[str]): File name or path of the claimed file.
+
+        Raises:
+            ValueError: That is not the name of a claimed file.
+        """
+        name = os.path.basename(os.fsdecode(msg))
+        parts = names.parse_wip(name)
+        if parts is None:
+            raise ValueError(
+                f"{name!r} is not the name of a claimed file; expected one like "
+                f"{process_prefix()}name.wip, as get() returns it"
+            )
+        return os.path.join(self.path, parts[2] + self._extension)
+
+    def _check_name(self, name: str) -> None:
+        if not names.is_message(name, self._extension) or "\0" in name:
+            raise ValueError(
+                f"{name!r} cannot be a message of this queue: expected a file name that ends with "
+                f"{self._extension!r} and does not start with a dot. Rename the file, or choose "
+                "another message_extension."
+            )
+
+    def dispose(self) -> None:
+        """Stop using the queue, as a consumer. It can be used again."""

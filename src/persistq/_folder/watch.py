@@ -1,0 +1,437 @@
+"""What waits in the folder, in order, without listing it all again for each message.
+
+The folder is listed once; from then on the kernel's reports (inotify, on Linux) say what came.
+A full look from time to time is the safety net, and the only way where there are no reports.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import stat
+import struct
+import sys
+import threading
+import time
+from heapq import heappop, heappush
+
+from persistq import _fs
+from persistq._folder import names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    class Index(Protocol):
+        """What a queue makes of the names that wait."""
+
+        def add(self, name: str) -> None:
+            """Take up a file that appeared."""
+
+        def discard(self, name: str) -> None:
+            """Forget a file that is gone."""
+
+        def reconcile(self, found: set[str]) -> None:
+            """Make these names, and no others, the files that wait."""
+
+
+_log = logging.getLogger("persistq")
+
+_HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, length of the name
+_CREATE, _MOVED_TO, _DELETE_SELF, _MOVE_SELF = 0x100, 0x80, 0x400, 0x800
+_UNMOUNT, _OVERFLOW, _IGNORED, _IS_FOLDER = 0x2000, 0x4000, 0x8000, 0x40000000
+_ONLY_FOLDERS = 0x01000000
+_GONE = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
+_BUFFER_BYTES = 16 * 1024
+
+# Seconds between full looks, and how many times its own cost a look must stay away: 50 times is
+# two percent of the time. The kernel reports everything on a local file system; on a network file
+# system only what this machine does.
+_LOCAL_S, _LOCAL_SHARE = 1.0, 50
+_REMOTE_S, _REMOTE_SHARE = 0.25, 20
+# Without any reports: from the first to the second while nothing comes.
+_LISTING_S, _LISTING_IDLE_S = 0.001, 0.05
+
+# A folder's time of modification moves in ticks of some milliseconds: only one that is older
+# than this at the time of a look proves that nothing has come since.
+_SETTLED_NS = 2_000_000_000
+
+
+class Ordered:
+    """Names in the order of their sorting keys: the lowest costs O(1), an arrival O(log n).
+
+    Args:
+        key (Callable[[str], tuple[Any, ...]] | None): What a name sorts by; None for the name.
+    """
+
+    def __init__(self, key: Callable[[str], tuple[Any, ...]] | None) -> None:
+        self._key = key
+        self._names: set[str] = set()
+        # Both hold entries of names that are gone; they are skipped when their turn comes.
+        self._backlog: list[Any] = []  # descending, so that the lowest is popped
+        self._arrived: list[Any] = []  # a heap
+
+    def _entry(self, name: str) -> Any:
+        return name if self._key is None else (*self._key(name), name)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, name: str) -> None:
+        """Take up a file that appeared."""
+        if name not in self._names:
+            heappush(self._arrived, self._entry(name))
+            self._names.add(name)
+
+    def discard(self, name: str) -> None:
+        """Forget a file that is gone."""
+        self._names.discard(name)
+
+    def reconcile(self, found: set[str]) -> None:
+        """Make these names, and no others, the files that wait."""
+        new = found - self._names
+        if len(new) > 1000:
+            # Sorting is cheaper than so many pushes; the others are kept, with their keys.
+            keep = [*self._backlog, *self._arrived]
+            if self._key is not None:
+                entries = {entry[-1]: entry for entry in keep}
+                self._backlog = [entries.get(name) or self._entry(name) for name in found]
+            else:
+                self._backlog = list(found)
+            self._backlog.sort(reverse=True)
+            self._arrived = []
+            self._names = found
+        else:
+            self._names &= found
+            for name in new:
+                self.add(name)
+
+    def first(self) -> str | None:
+        """Give the lowest name; it stays until it is discarded."""
+        backlog, arrived, present = self._backlog, self._arrived, self._names
+        while True:
+            if backlog and not (arrived and arrived[0] < backlog[-1]):
+                entry = backlog[-1]
+                name: str = entry if self._key is None else entry[-1]
+                if name in present:
+                    return name
+                backlog.pop()
+            elif arrived:
+                name = arrived[0] if self._key is None else arrived[0][-1]
+                if name in present:
+                    return name
+                heappop(arrived)
+            else:
+                return None
+
+    def all(self) -> list[str]:
+        """Give all names that wait, in order."""
+        return sorted(self._names, key=self._entry)
+
+
+class _Reports:
+    """An inotify descriptor on one folder; raises OSError where the system has or gives none."""
+
+    def __init__(self, folder: str) -> None:
+        self.fd = -1
+        self._alarm: tuple[int, int] | None = None  # a pipe, once there are several threads
+        if sys.platform != "linux":
+            raise OSError(errno.ENOSYS, "only Linux has inotify")
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        try:
+            init, add = libc.inotify_init1, libc.inotify_add_watch
+        except AttributeError as error:
+            raise OSError(errno.ENOSYS, "the C library has no inotify") from error
+        add.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+        self.fd = init(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "inotify_init1")
+        mask = _CREATE | _MOVED_TO | _DELETE_SELF | _MOVE_SELF | _ONLY_FOLDERS
+        if add(self.fd, os.fsencode(folder), mask) < 0:
+            code = ctypes.get_errno()
+            self.close()
+            raise OSError(code, os.strerror(code), folder)
+        self._poll = select.poll()
+        self._poll.register(self.fd, select.POLLIN)
+
+    def distrust(self) -> None:
+        """Have the next call of `refresh` list the folder, whatever the reports say."""
+        self._next_look_s = 0.0
+        self._settled_ns = None
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until there is a report, or another thread's `wake`, or for so many seconds."""
+        if self._alarm is None and threading.active_count() > 1:
+            self._alarm = os.pipe()
+            for fd in self._alarm:
+                os.set_blocking(fd, False)
+            self._poll.register(self._alarm[0], select.POLLIN)
+        # poll counts milliseconds, and a rest of half of one must not become a busy loop.
+        ready = self._poll.poll(max(1, int(seconds * 1000)))
+        alarm = self._alarm
+        if alarm is not None and any(fd == alarm[0] for fd, _ in ready):
+            try:
+                os.read(alarm[0], 4096)
+            except OSError:
+                pass  # disposed of by another thread meanwhile
+
+    def wake(self) -> None:
+        """End the `wait` of another thread."""
+        alarm = self._alarm
+        if alarm is not None:
+            try:
+                os.write(alarm[1], b"!")
+            except OSError:
+                pass  # there are plenty in it; or it has just been disposed of
+
+    def close(self) -> None:
+        """Give the descriptors back: a user has 128 of inotify."""
+        fds, self.fd, self._alarm = (self.fd, *(self._alarm or ())), -1, None
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+# Files that bear this process's id though it did not claim them, by process id and folder: those
+# that were there at its first look, before any claim of its own. Their owner is dead, for ids
+# come round again.
+_inherited: dict[tuple[int, int, int], set[str]] = {}
+
+
+class Watch:
+    """The files that wait in a folder, and its control files, kept up to date.
+
+    Not safe for several threads at once, except `wait`. Belongs to the process that made it.
+
+    Args:
+        folder (str): Path of the queue's folder.
+        extension (str): The message extension with its leading dot.
+        prefix (str): What this process's claimed files begin with.
+        index (Index): Told what comes and goes.
+
+    Attributes:
+        controls (set[str]): Names of control files, some of them possibly gone.
+        controls_changed (bool): Whether one came since the owner last set this to False.
+        changes (int): How often something was learnt, other than of this process's own claims.
+        unsure (set[str]): Names whose kind of file has not been looked at.
+        inherited (set[str]): Claimed files of a dead process that had this one's id.
+    """
+
+    def __init__(self, folder: str, extension: str, prefix: str, index: Index) -> None:
+        self.folder = folder
+        self.controls: set[str] = set()
+        self.controls_changed = True
+        self.changes = 0
+        self.unsure: set[str] = set()
+        self.inherited: set[str] = set()
+        self._extension = extension
+        self._prefix = prefix
+        self._own = os.fsencode(prefix)
+        self._index = index
+        self._reports: _Reports | None = None
+        self._refused = False
+        self._local = False
+        # As long as all files here are of this queue's kinds, a claimed file that appears is a
+        # message that has gone. A second extension in the folder ends that.
+        self._strangers = False
+        self._dangling = False
+        self._next_look_s = 0.0
+        self._settled_ns: int | None = None
+        self._idle_s = _LISTING_S
+
+    def refresh(self) -> None:
+        """Learn what has come since the last call: one read, where the kernel reports it."""
+        reports = self._reports
+        if reports is not None:
+            try:
+                data = os.read(reports.fd, _BUFFER_BYTES)
+            except BlockingIOError:
+                pass
+            else:
+                # Mostly it is a single report, of what this process claimed last.
+                if not (
+                    data.startswith(self._own, 16)
+                    and int.from_bytes(data[12:16], sys.byteorder) + 16 == len(data)
+                    and b".wip\0" in data
+                ):
+                    self._take(data)
+        if time.monotonic() >= self._next_look_s:
+            self._safety_look()
+
+    def _drain(self) -> None:
+        while self._reports is not None:
+            try:
+                data = os.read(self._reports.fd, _BUFFER_BYTES)
+            except BlockingIOError:
+                return
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Apply reports; where they have a gap, ask for a full look."""
+        self.changes += 1
+        index, extension = self._index, self._extension
+        position, end = 0, len(data)
+        while True:
+            while position < end:
+                _, mask, _, length = _HEADER.unpack_from(data, position)
+                start = position + _HEADER.size
+                position = start + length
+                if mask & (_OVERFLOW | _GONE):
+                    if mask & _GONE:
+                        self._close_reports()
+                    self._next_look_s = 0.0
+                    if self._reports is None:
+                        return
+                    continue
+                if mask & _IS_FOLDER:
+                    continue
+                name = os.fsdecode(data[start:position].rstrip(b"\0"))
+                if name.endswith(names.WIP):
+                    claimed = names.parse_wip(name)
+                    if claimed and not self._strangers and not name.startswith(self._prefix):
+                        index.discard(claimed[2] + extension)
+                elif name.startswith("."):
+                    continue
+                elif name.endswith(extension):
+                    self.unsure.add(name)
+                    index.add(name)
+                elif name.endswith(names.CONTROL):
+                    self.controls.add(name)
+                    self.controls_changed = True
+                else:
+                    self._strangers = True
+            if end < _BUFFER_BYTES - 272 or self._reports is None:
+                return  # the longest report would still have fitted: there were no more
+            try:
+                data = os.read(self._reports.fd, _BUFFER_BYTES)
+            except BlockingIOError:
+                return
+            position, end = 0, len(data)
+
+    def is_file(self, name: str) -> bool:
+        """Tell whether a name that only a report has shown is a regular file, or a link to one."""
+        self.unsure.discard(name)
+        try:
+            regular = stat.S_ISREG(os.stat(os.path.join(self.folder, name)).st_mode)
+        except OSError:
+            # Gone, or a link to nothing, which may yet come.
+            self._dangling = True
+            return False
+        return regular
+
+    def _safety_look(self) -> None:
+        if self._settled_ns is not None:
+            try:
+                unchanged = os.stat(self.folder).st_mtime_ns == self._settled_ns
+            except OSError:
+                unchanged = False
+            if unchanged:
+                self._next_look_s = time.monotonic() + _LOCAL_S
+                return
+        self.look()
+
+    def look(self) -> None:
+        """List the whole folder.
+
+        Raises:
+            FileNotFoundError: The folder is gone.
+        """
+        # Reports first: a file that comes during the listing is in the list or in a report.
+        if self._reports is None and not self._refused:
+            try:
+                self._reports = _Reports(self.folder)
+                self._local = _fs.reports_every_change(self.folder)
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    raise
+                self._refused = True
+                _log.info("no reports of changes in %s (%s): it is listed", self.folder, error)
+        self._drain()
+        began_s = time.monotonic()
+        status = os.stat(self.folder)
+        settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
+        found: set[str] = set()
+        controls: set[str] = set()
+        inherited: set[str] = set()
+        strangers = dangling = False
+        extension = self._extension
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if name.endswith(extension):
+                    if entry.is_file():
+                        found.add(name)
+                    elif entry.is_symlink():
+                        dangling = True
+                elif name.endswith(names.WIP):
+                    if name.startswith(self._prefix) and names.parse_wip(name):
+                        inherited.add(name)
+                elif name.endswith(names.CONTROL):
+                    controls.add(name)
+                else:
+                    strangers = True
+        key = (os.getpid(), status.st_dev, status.st_ino)
+        # The first look of this process decides: whatever bears its id later is its own.
+        self.inherited = _inherited.setdefault(key, inherited)
+        self._strangers, self._dangling = strangers, dangling
+        if controls != self.controls:
+            self.controls, self.controls_changed = controls, True
+        self.unsure.clear()
+        self.changes += 1
+        self._index.reconcile(found)
+        cost_s = time.monotonic() - began_s
+        if self._reports is None:
+            pause_s = max(self._idle_s, _REMOTE_SHARE * cost_s)
+            self._idle_s = min(self._idle_s * 1.5, _LISTING_IDLE_S)
+        elif self._local:
+            pause_s = max(_LOCAL_S, _LOCAL_SHARE * cost_s)
+        else:
+            pause_s = max(_REMOTE_S, _REMOTE_SHARE * cost_s)
+        self._next_look_s = began_s + cost_s + pause_s
+        trusted = self._reports is not None and self._local
+        self._settled_ns = status.st_mtime_ns if trusted and settled and not dangling else None
+
+    def forget(self, name: str) -> None:
+        """Note that a message is claimed: with reports or without, it waits no longer."""
+        self._idle_s = _LISTING_S
+        self._index.discard(name)
+
+    def distrust(self) -> None:
+        """Have the next call of `refresh` list the folder, whatever the reports say."""
+        self._next_look_s = 0.0
+        self._settled_ns = None
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until something may have changed, at most so many seconds."""
+        seconds = min(seconds, max(self._next_look_s - time.monotonic(), 0.0))
+        reports = self._reports
+        if reports is not None:
+            reports.wait(seconds)
+        else:
+            time.sleep(seconds)
+
+    def wake(self) -> None:
+        """End the `wait` of another thread; where nothing is reported, it is short anyway."""
+        if self._reports is not None:
+            self._reports.wake()
+
+    def _close_reports(self) -> None:
+        if self._reports is not None:
+            self._reports.close()
+            self._reports = None
+
+    def close(self) -> None:
+        """Stop watching; the next call of `refresh` looks anew."""
+        self._close_reports()
+        self._refused = False  # whoever had all descriptors may have ended since
+        self._next_look_s = 0.0

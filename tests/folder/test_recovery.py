@@ -1,0 +1,198 @@
+"""What dead processes had claimed comes back, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from folder_workers import get_one_then_wait
+from persistq import ReadableFolderQueue, _fs
+from persistq._folder import names, recovery
+from processes import Nursery
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "queue"
+    path.mkdir()
+    return path
+
+
+def host() -> str:
+    return names.host_digits(_fs.machine_fqdn(), _fs.pid_namespace())
+
+
+def claimed_by(folder: Path, pid: int, stem: str, where: str | None = None) -> Path:
+    path = folder / f"{names.wip_prefix(pid, where or host())}{stem}.wip"
+    path.write_text(stem)
+    return path
+
+
+def test_what_a_killed_consumer_had_claimed_comes_back(folder: Path, nursery: Nursery) -> None:
+    (folder / "a.tsv").write_text("a")
+    (folder / "b.tsv").write_text("b")
+    queue = ReadableFolderQueue(folder)
+    dead, alive = (nursery.start(get_one_then_wait, queue) for _ in range(2))
+    taken, kept = dead.receive(), alive.receive()
+    assert queue.reclaim_abandoned() == []
+    dead.kill()
+    restored = queue.reclaim_abandoned()
+    assert restored == [queue.original_filename_from_wip(taken)]
+    assert Path(kept).exists()
+    assert queue.get(0) == queue.wip_filename(restored[0])
+    alive.send("end")
+    alive.result()
+
+
+def test_a_zombie_does_not_live(folder: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    claimed_by(folder, child.pid, "a")
+    queue = ReadableFolderQueue(folder)
+    assert queue.reclaim_abandoned() == []
+    assert child.stdin is not None
+    child.stdin.close()
+    # Without reaping: WNOWAIT leaves it a zombie.
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        assert queue.reclaim_abandoned() == [str(folder / "a.tsv")]
+    finally:
+        child.wait()
+
+
+def test_files_of_other_hosts_are_never_touched(folder: Path) -> None:
+    other = "0123456789" if host() != "0123456789" else "1234567890"
+    paths = [claimed_by(folder, 4194999, "a", other), claimed_by(folder, os.getpid(), "b", other)]
+    assert ReadableFolderQueue(folder).reclaim_abandoned() == []
+    assert all(path.exists() for path in paths)
+
+
+def test_a_claim_older_than_the_process_of_its_id_is_abandoned(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = claimed_by(folder, os.getppid(), "a")
+    queue = ReadableFolderQueue(folder)
+    assert queue.reclaim_abandoned() == []
+    claimed_s = path.stat().st_ctime
+    # The parent cannot be made younger: what the system says of its start can.
+    monkeypatch.setattr(_fs, "process_start_s", lambda pid: claimed_s + 1.5)
+    assert queue.reclaim_abandoned() == []
+    monkeypatch.setattr(_fs, "process_start_s", lambda pid: claimed_s + 3)
+    assert queue.reclaim_abandoned() == [str(folder / "a.tsv")]
+
+
+def test_a_file_servers_late_clock_makes_nobody_dead(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = claimed_by(folder, os.getppid(), "a")
+    claimed_s = path.stat().st_ctime
+    monkeypatch.setattr(_fs, "process_start_s", lambda pid: claimed_s + 3)
+    monkeypatch.setattr(recovery, "_clock_ahead_s", lambda folder: -60.0)
+    assert ReadableFolderQueue(folder).reclaim_abandoned() == []
+
+
+def test_a_claim_with_this_processs_id_that_it_did_not_make_is_abandoned(folder: Path) -> None:
+    claimed_by(folder, os.getpid(), "left")
+    (folder / "mine.tsv").write_text("mine")
+    queue = ReadableFolderQueue(folder)
+    mine = queue.get(0)
+    assert ReadableFolderQueue(folder).reclaim_abandoned() == [str(folder / "left.tsv")]
+    assert Path(mine).exists()
+    again = queue.get(0)
+    assert again == queue.wip_filename("left.tsv")
+    assert queue.reclaim_abandoned() == []
+
+
+def test_reclaiming_never_overwrites(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = claimed_by(folder, 4194999, "a")
+    (folder / "a.tsv").write_text("new")
+    with caplog.at_level(logging.WARNING, "persistq"):
+        assert ReadableFolderQueue(folder).reclaim_abandoned() == []
+    assert path.read_text() == "a"
+    assert (folder / "a.tsv").read_text() == "new"
+    assert "a.tsv" in caplog.text
+
+
+def test_a_file_with_both_names_after_a_kill_loses_the_claimed_one(folder: Path) -> None:
+    path = claimed_by(folder, 4194999, "a")
+    os.link(path, folder / "a.tsv")
+    assert ReadableFolderQueue(folder).reclaim_abandoned() == [str(folder / "a.tsv")]
+    assert os.listdir(folder) == ["a.tsv"]
+
+
+def test_processes_are_told_apart_from_the_dead_and_the_threads() -> None:
+    own = _fs.process_start_s(os.getpid())
+    parent = _fs.process_start_s(os.getppid())
+    assert own is not None
+    assert parent is not None
+    assert parent <= own + 0.1
+    assert _fs.process_start_s(2**31 + 5) is None
+    assert _fs.process_start_s(4194999) is None
+    assert _fs.process_start_s(0) is None
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        start_s = _fs.process_start_s(child.pid)
+        assert start_s is not None
+        assert own <= start_s
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        assert child.stdin is not None
+        child.stdin.close()
+    assert _fs.process_start_s(child.pid) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives threads ids of this kind")
+def test_an_id_that_belongs_to_a_thread_is_no_process() -> None:
+    import threading
+
+    ready, end = threading.Event(), threading.Event()
+    ids = []
+
+    def run() -> None:
+        ids.append(threading.get_native_id())
+        ready.set()
+        end.wait()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    ready.wait()
+    try:
+        assert _fs.process_start_s(ids[0]) is None
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_ps_tells_the_same_as_proc() -> None:
+    import shutil
+
+    if shutil.which("ps") is None:
+        pytest.skip("no ps on this machine")
+    exact, coarse = _fs.process_start_s(os.getpid()), _fs._ps_process_start_s(os.getpid())
+    assert exact is not None
+    assert coarse is not None
+    assert abs(exact - coarse) < 2.5
+
+
+@pytest.mark.parametrize(
+    ("answer", "age_s"),
+    [("S+ 00:07", 7), ("Ss 1-02:03:04", 93784), ("R 03:00:01", 10801), ("Z 00:01", None)],
+)
+def test_the_answers_of_ps_are_understood(
+    monkeypatch: pytest.MonkeyPatch, answer: str, age_s: int | None
+) -> None:
+    import time
+
+    class Answer:
+        stdout = answer + "\n"
+
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: Answer)
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
+    expected = None if age_s is None else 1_000_000.0 - age_s
+    assert _fs._ps_process_start_s(7) == expected

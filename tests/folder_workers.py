@@ -1,0 +1,149 @@
+"""What the child processes of the folder queues' tests run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from queue import Empty
+from typing import Any
+
+from persistq import DONE, ReadableFolderQueue, WritableFolderQueue
+
+
+def last_letter(filename: str) -> str:
+    return filename.rpartition(".")[0][-1]
+
+
+def whole_stem(filename: str) -> str:
+    return filename.partition(".")[0]
+
+
+def stem_before_dash(filename: str) -> str:
+    return filename.partition("-")[0]
+
+
+def stem_after_dash(filename: str) -> str:
+    return filename.partition("-")[2].partition(".")[0]
+
+
+def put_files(talk: Any, queue: WritableFolderQueue, source: str, first: int, count: int) -> None:
+    """Write and put files whose content is their number, once told to, then close."""
+    talk.send("ready")
+    talk.recv()
+    for number in range(first, first + count):
+        path = os.path.join(source, f"m{number:07}.tsv")
+        with open(path, "w") as file:
+            file.write(str(number))
+        queue.put(path)
+    queue.close()
+
+
+def consume_all(talk: Any, queue: Any) -> list[Any]:
+    """Take and finish everything until DONE; give names and content in the order taken."""
+    talk.send("ready")
+    talk.recv()
+    taken = []
+    while True:
+        message = queue.get()
+        if message is DONE:
+            return taken
+        for path in message if isinstance(message, list) else [message]:
+            with open(path) as file:
+                content = file.read()
+            taken.append((os.path.basename(queue.original_filename_from_wip(path)), content))
+        queue.task_done(message)
+
+
+def get_one_then_wait(talk: Any, queue: Any) -> None:
+    talk.send(queue.get())
+    talk.recv()
+
+
+def get_when_told(talk: Any, queue: Any) -> None:
+    """Answer each thing received with what a get, waiting that many milliseconds, gives."""
+    while True:
+        timeout = talk.recv()
+        try:
+            talk.send(queue.get(timeout))
+        except Empty:
+            talk.send("Empty")
+
+
+def wait_for_a_message(talk: Any, queue: Any) -> None:
+    """Say when about to wait, and then what came and when, by the clock that processes share."""
+    try:
+        queue.get(0)
+    except Empty:
+        talk.send("waiting")
+    message = queue.get(20_000)
+    talk.send((message, time.monotonic()))
+
+
+def race_for_one_name(talk: Any, path: str, source: str, mine: str, rounds: int) -> list[int]:
+    """Put a file of one name, again and again; give the rounds that this producer won."""
+    queue = WritableFolderQueue(path)
+    won = []
+    for number in range(rounds):
+        name = os.path.join(source, f"r{number}.tsv")
+        with open(name, "w") as file:
+            file.write(mine)
+        talk.send("ready")
+        talk.recv()
+        try:
+            queue.put(name)
+            won.append(number)
+        except FileExistsError:
+            with open(name) as file:
+                assert file.read() == mine
+    return won
+
+
+def report_errors(talk: Any, queue: Any, producer: WritableFolderQueue, source: str) -> list[Any]:
+    """Do what must be the same under each start method; give what came of it, without ids."""
+    seen: list[Any] = []
+
+    def attempt(action: Any, *args: Any) -> None:
+        try:
+            result = action(*args)
+        except Exception as error:
+            seen.append((type(error).__name__,))
+        else:
+            if isinstance(result, str):
+                result = queue.original_filename_from_wip(result)
+            elif isinstance(result, list):
+                result = [queue.original_filename_from_wip(path) for path in result]
+            seen.append(result)
+
+    attempt(queue.get, 0)
+    attempt(queue.get, 0)
+    attempt(queue.task_done, "../x")
+    attempt(queue.task_done, None)
+    attempt(producer.put, os.path.join(source, "missing.tsv"))
+    attempt(producer.put, os.path.join(source, "wrong.csv"))
+    producer.close()
+    attempt(producer.put, os.path.join(source, "late.tsv"))
+    attempt(queue.get, 0)
+    controls = sorted(name.rpartition(".")[2] for name in os.listdir(queue.path) if "__" in name)
+    seen.append(controls)
+    return seen
+
+
+def get_from_a_fork_with_threads(talk: Any, queue: ReadableFolderQueue) -> list[str]:
+    """Take what is there from several threads of a forked copy."""
+    taken: list[str] = []
+
+    def take() -> None:
+        while True:
+            message = queue.get(5000)
+            if message is DONE:
+                return
+            taken.append(os.path.basename(message))
+            queue.task_done(message)
+
+    threads = [threading.Thread(target=take) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return taken
