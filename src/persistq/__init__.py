@@ -11,6 +11,8 @@ Rooms of the house, and the one question each answers:
 
 from __future__ import annotations
 
+import logging
+
 from persistq._journal.persistent import PersistentQueue
 from persistq._journal.runs import pickup_dirs
 from persistq._sentinels import DONE, FAILED
@@ -22,6 +24,8 @@ from persistq.exceptions import (
 )
 
 __version__ = "0.1.0"
+
+logging.getLogger("persistq").addHandler(logging.NullHandler())
 
 __all__ = [
     "DONE",

@@ -148,6 +148,25 @@ def test_a_sync_that_fails_undoes_the_write(
     assert content(journal) == b"a\nb\n"
 
 
+def test_what_could_not_be_undone_is_undone_before_the_next_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = JournalFile(str(tmp_path), "jobs", REQUESTED, True)
+    journal.append(b"a\n")
+
+    def fail(*args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_fs, "sync_file", fail)
+        patch.setattr(os, "ftruncate", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            journal.append(b"refused\n")
+    assert "cannot cut back" in caplog.text
+    journal.append(b"b\n")
+    assert content(journal) == b"a\nb\n"
+
+
 def test_files_are_read_in_the_order_of_their_work(tmp_path: Path) -> None:
     made = [
         ("jobs_requested_PID7.tsv", 300),

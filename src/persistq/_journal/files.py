@@ -14,8 +14,10 @@ import logging
 import os
 import re
 import threading
+import weakref
 
 from persistq import _fs
+from persistq._journal import locks
 from persistq._journal.codec import WITHDRAWN
 
 TYPE_CHECKING = False
@@ -26,6 +28,7 @@ logger = logging.getLogger("persistq")
 
 REQUESTED = "requested"
 COMPLETED = "completed"
+STARTED = "started"
 
 
 def carried_name(prefix: str) -> str:
@@ -108,7 +111,7 @@ class JournalFile:
     Args:
         directory (str): The directory that holds the file.
         prefix (str): The queue's prefix.
-        kind (str): REQUESTED or COMPLETED.
+        kind (str): REQUESTED, COMPLETED or STARTED.
         fsync (bool): Whether `append` returns only when the lines are on stable storage.
     """
 
@@ -116,6 +119,7 @@ class JournalFile:
         self._stem = os.path.join(directory, f"{prefix}_{kind}_PID")
         self._fsync = fsync
         self._forget()
+        _journals.add(self)
         _fs.watch_forks(self)
 
     def _forget(self) -> None:
@@ -157,6 +161,7 @@ class JournalFile:
             file = io.FileIO(self._path, "a+", opener=lambda p, f: os.open(p, f & ~os.O_CREAT))
         except FileNotFoundError:
             return None
+        locks.hold(file.fileno())
         status = os.fstat(file.fileno())
         if (status.st_dev, status.st_ino) == self._identity and status.st_size == self._size:
             return file
@@ -174,14 +179,18 @@ class JournalFile:
                 file = io.FileIO(path, "a+", opener=lambda p, f: os.open(p, f | os.O_EXCL, 0o666))
             except FileExistsError:
                 continue
-            break
-        try:
-            status = os.fstat(file.fileno())
-            if self._fsync:
-                _fs.sync_folder(os.path.dirname(path))
-        except BaseException:
+            try:
+                locks.hold(file.fileno())
+                status = os.fstat(file.fileno())
+                if self._fsync:
+                    _fs.sync_folder(os.path.dirname(path))
+            except BaseException:
+                file.close()
+                raise
+            # Until it was locked it looked like a dead process's, and may have been put aside.
+            if os.path.lexists(path) and os.path.samestat(os.lstat(path), status):
+                break
             file.close()
-            raise
         self._path, self._size, self._is_damaged = path, 0, False
         self._identity = (status.st_dev, status.st_ino)
         return file
@@ -272,7 +281,63 @@ class JournalFile:
                 self._file.close()
                 self._file = None
 
+    def remove(self) -> None:
+        """Delete the file, for it says nothing that matters any more."""
+        with self._lock:
+            if self._file is not None:
+                # While it is locked: unlocked, it would look like a dead process's.
+                try:
+                    if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                        os.unlink(self._path)
+                except (OSError, ValueError):
+                    pass  # it is gone already
+                self.close()
+
+    def is_open(self) -> bool:
+        """Tell whether the file is open."""
+        return self._file is not None and not self._file.closed
+
     def __del__(self) -> None:
         file = getattr(self, "_file", None)
         if file is not None:
             file.close()
+
+
+_journals: weakref.WeakSet[JournalFile] = weakref.WeakSet()
+
+
+def is_own(path: str) -> bool:
+    """Tell whether this process has the journal file open.
+
+    Args:
+        path (str): Path of a journal file.
+
+    Returns:
+        bool: True if so, whichever name the file had when it was opened.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    identity = (status.st_dev, status.st_ino)
+    return any(journal._identity == identity and journal.is_open() for journal in list(_journals))
+
+
+def process_files(directory: str, prefix: str, kind: str) -> list[tuple[int, str]]:
+    """Return the files of one kind that processes write, or wrote.
+
+    Args:
+        directory (str): The directory.
+        prefix (str): The queue's prefix.
+        kind (str): REQUESTED, COMPLETED or STARTED.
+
+    Returns:
+        list[tuple[int, str]]: Process id and path, in the order of the paths. Neither carried nor
+        requeued nor recovered work is among them.
+
+    Raises:
+        OSError: The directory cannot be listed.
+    """
+    pattern = re.compile(re.escape(f"{prefix}_{kind}_PID") + r"(\d+)(?:-\d+)?\.tsv")
+    found = [(pattern.fullmatch(name), name) for name in sorted(os.listdir(directory))]
+    return [(int(match[1]), os.path.join(directory, name)) for match, name in found if match]

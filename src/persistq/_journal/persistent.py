@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
-import time
 
 from persistq import _fs
 from persistq._journal.codec import Codec, return_same
-from persistq._journal.file_only import JournalOnly
-from persistq._journal.files import COMPLETED, REQUESTED, JournalFile
+from persistq._journal.consumer import Consumer
+from persistq._journal.files import REQUESTED, JournalFile
+from persistq._journal.joining import join
+from persistq._journal.journal_only import JournalOnly
 from persistq._journal.runs import (
     UNLABELED_PREFIX,
     PreviousWork,
     check_prefix,
 )
-from persistq._journal.transport import UserQueue
+from persistq._journal.user_queue import UserQueue
 from persistq._sentinels import DONE, FAILED, Sentinel
 from persistq.exceptions import UpstreamFailureError
 
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     Function = Callable[[Any], Any]
 
 logger = logging.getLogger("persistq")
-
-# How long a message may be on its way from another process, before what the queue counts as
-# waiting is taken to be lost with that process.
-_IN_FLIGHT_S = 1.0
 
 
 class PersistentQueue:
@@ -64,15 +60,18 @@ class PersistentQueue:
         use_queue (bool): False: there is no queue but the journal. All work must be put before any
             is taken, in one process at a time.
         queue (Any): The carrier of the messages: anything with `put(obj, block, timeout)` and
-            `get(block, timeout)`. None makes a `multiprocessing.JoinableQueue`.
+            `get(block, timeout)`. None makes a `multiprocessing.JoinableQueue` whose workers may be
+            killed at any moment; a context of `multiprocessing` makes that for its processes.
         number_of_producers (int): How many copies of this queue put messages, and close it.
         fsync (bool): Whether `put`, `put_many` and `task_done` return only when their record is on
             stable storage, so that it survives a power cut.
-        record_started (bool): Reserved: whether `get` records what a worker has begun.
+        record_started (bool): Whether `get` records what a worker has begun, so that the others
+            take it over if it dies.
 
     Raises:
         ValueError: The prefix holds a path separator; `use_queue=False` without
             `current_pickup_dir`; fewer than 0 workers or 1 producer.
+        PreviousRunActiveError: The run before is still alive, and was so for ten seconds.
         FileNotFoundError: `previous_pickup_dir` does not exist.
         TypeError: A formatter, converter or carrier is none.
         OSError: The previous run's work cannot be carried over; nothing is lost then.
@@ -115,41 +114,59 @@ class PersistentQueue:
         self._directory = current
         self._is_closed = False
         self._codec = Codec(self.formatter_list, self.converter_list)
-        self._transport: Transport
-        if use_queue or current is None:
-            self._transport = UserQueue(_default_carrier() if queue is None else queue)
-        else:
-            self._transport = JournalOnly(current, self._prefix, self._codec)
+        self._transport = self._make_transport(queue)
         self.number_of_workers = number_of_workers
         if current is not None:
             _fs.make_folders(current)
         self._previous = PreviousWork(self._prefix, current, previous)
         self._start()
 
+    def _make_transport(self, queue: Any) -> Transport:
+        if not self.use_queue and self._directory is not None:
+            return JournalOnly(self._directory, self._prefix, self._codec)
+        is_context = hasattr(queue, "JoinableQueue") and not hasattr(queue, "put")
+        if queue is None or is_context or type(queue).__module__ == "persistq._journal.carrier":
+            # Imported here, for it is as large as the rest of persistq.
+            from persistq._journal.carrier import Carrier, new_carrier
+
+            if queue is None or is_context:
+                queue = new_carrier(ctx=queue)
+            if isinstance(queue, Carrier):
+                from persistq._journal.own_queue import OwnQueue
+
+                return OwnQueue(queue, self._codec.is_plain())
+        return UserQueue(queue)
+
     return_same = staticmethod(return_same)
 
     def _start(self) -> None:
         """Set up what each copy, in whichever process, has of its own."""
-        self._requested = self._journal(REQUESTED)
-        self._completed = self._journal(COMPLETED)
+        directory, prefix = self._directory, self._prefix
+        self._requested: JournalFile | None = None
+        if directory is not None:
+            self._requested = JournalFile(directory, prefix, REQUESTED, self._fsync)
+        self._consumer = Consumer(
+            self._transport,
+            self._codec,
+            directory,
+            prefix,
+            self._fsync,
+            self._record_started and self.use_queue,
+            self._number_of_producers,
+            self._previous.requested_in_this_run,
+        )
+        self._begin()
+        _fs.watch_forks(self)
+
+    def _begin(self) -> None:
         self._requeued_lines: set[bytes] = set()
         self._to_requeue: list[Any] | None = None
         self._sentinels_to_put: list[Sentinel] = []
-        self._done_met = 0
         self._lock = threading.RLock()
-        _fs.watch_forks(self)
 
     def after_fork(self) -> None:
         """In a forked child: be a copy of its own, as one that was pickled is."""
-        requested, completed = self._requested, self._completed
-        self._start()
-        # These have let go of the parent's files themselves.
-        self._requested, self._completed = requested, completed
-
-    def _journal(self, kind: str) -> JournalFile | None:
-        if self._directory is None:
-            return None
-        return JournalFile(self._directory, self._prefix, kind, self._fsync)
+        self._begin()
 
     @property
     def _prefix(self) -> str:
@@ -180,7 +197,8 @@ class PersistentQueue:
     @property
     def done_file(self) -> io.FileIO | None:
         """io.FileIO | None: The open file that records work done; None without a directory."""
-        return self._completed.open() if self._completed is not None else None
+        completed = self._consumer.completed
+        return completed.open() if completed is not None else None
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
         """Record a message and put it on the queue.
@@ -206,7 +224,7 @@ class PersistentQueue:
         if line in self._requeued_lines:
             logger.info("not put again, since it has been requeued: %r", obj)
             return
-        payload = self._transport.pack(obj)
+        payload = self._transport.pack(obj, line)
         self._check_open()
         if self._requested is None or line is None:
             self._transport.put(payload, block, timeout)
@@ -256,7 +274,7 @@ class PersistentQueue:
             new = [pair for pair in zip(messages, lines) if pair[1] not in self._requeued_lines]
             logger.info("%d messages not put again: requeued", len(messages) - len(new))
             messages, lines = [pair[0] for pair in new], [pair[1] for pair in new]
-        payloads = [self._transport.pack(message) for message in messages]
+        payloads = list(map(self._transport.pack, messages, lines))
         self._check_open()
         if not payloads:
             return
@@ -301,26 +319,7 @@ class PersistentQueue:
         Raises:
             queue.Empty: There is no message (in time).
         """
-        deadline_s = time.monotonic() + timeout if block and timeout is not None else None
-        while True:
-            message = self._transport.get(block, timeout)
-            if message is not DONE and message is not FAILED:
-                return message
-            self._transport.task_done()
-            if message is FAILED or self._is_last_done():
-                return message
-            if deadline_s is not None:
-                timeout = max(deadline_s - time.monotonic(), 0)
-
-    def _is_last_done(self) -> bool:
-        # Each producer puts a DONE for each worker, behind its own work. Whichever workers take
-        # them, the last one that is taken stands behind all work of all producers.
-        with self._lock:
-            self._done_met += 1
-            if self._done_met < self._number_of_producers:
-                return False
-            self._done_met = 0
-            return True
+        return self._consumer.get(block, timeout)
 
     def get_nowait(self) -> Any:
         """Do the same as `get(False)`.
@@ -365,19 +364,7 @@ class PersistentQueue:
             ValueError: Called more often than there were messages. No record stays.
             OSError: The record cannot be written. The queue is not told, so call again.
         """
-        if obj is DONE or obj is FAILED:
-            return
-        if self._completed is None:
-            self._transport.task_done()
-            return
-        line = self._codec.encode(obj)
-        # Killed before this: the work is done again by the next run. Behind it: it is not.
-        self._completed.append(line + b"\n")
-        try:
-            self._transport.task_done()
-        except ValueError:
-            self._completed.withdraw([line])
-            raise
+        self._consumer.task_done(obj)
 
     def get_list_of_outstanding_work(self) -> list[Any]:
         """Return the work that was not completed when this queue was created.
@@ -412,7 +399,7 @@ class PersistentQueue:
                 messages = work.messages(self._codec)
                 if not self._codec.is_plain():
                     self._warn_of_one_way_functions(messages, work.lines)
-                payloads = [self._transport.pack(message) for message in messages]
+                payloads = list(map(self._transport.pack, messages, work.lines))
                 if not self._previous.claim():
                     payloads = []
                 self._requeued_lines = set(work.lines)
@@ -452,32 +439,7 @@ class PersistentQueue:
         Raises:
             OSError: A record cannot be written. The messages behind it stay on the queue.
         """
-        sentinels = []
-        try:
-            while True:
-                try:
-                    message = self._get_what_is_left()
-                except queue.Empty:
-                    break
-                if message is DONE or message is FAILED:
-                    sentinels.append(message)
-                else:
-                    self.task_done(message)
-        finally:
-            for sentinel in sentinels:
-                self._transport.put_back(sentinel)
-
-    def _get_what_is_left(self) -> Any:
-        try:
-            return self._transport.get(False)
-        except queue.Empty:
-            try:
-                is_one_in_flight = self._transport.qsize() > 0
-            except NotImplementedError:
-                is_one_in_flight = True
-            if not is_one_in_flight:
-                raise
-            return self._transport.get(True, _IN_FLIGHT_S)
+        self._consumer.mark_all_done()
 
     def close(self) -> None:
         """Put `DONE` for each worker: this producer will put no more. A second call does nothing.
@@ -511,8 +473,7 @@ class PersistentQueue:
 
         A later `task_done` opens it again.
         """
-        if self._completed is not None:
-            self._completed.close()
+        self._consumer.dispose()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all messages are done.
@@ -527,7 +488,16 @@ class PersistentQueue:
         Raises:
             PersistqError: The carrier has no `join`.
         """
-        return self._transport.join(timeout)
+        if self._directory is None or not self._record_started or not self.use_queue:
+            return self._transport.join(timeout)
+        return join(
+            self._transport,
+            self._codec,
+            self._directory,
+            self._prefix,
+            lambda: self._is_closed,
+            timeout,
+        )
 
     def qsize(self) -> int:
         """Return about how many messages, `DONE`s and `FAILED`s wait on the queue.
@@ -577,15 +547,8 @@ class PersistentQueue:
                         f"{name}[{position}] is {function.__qualname__}, which cannot be sent to "
                         "another process; expected a function defined at the top of a module"
                     )
-        own = {
-            "_requested",
-            "_completed",
-            "_requeued_lines",
-            "_to_requeue",
-            "_sentinels_to_put",
-            "_done_met",
-            "_lock",
-        }
+        own = {"_requested", "_consumer", "_requeued_lines", "_to_requeue", "_sentinels_to_put"}
+        own.add("_lock")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -596,9 +559,3 @@ class PersistentQueue:
 def _directory(path: str | os.PathLike[str] | None) -> str | None:
     # Absolute: a worker process may change its working directory.
     return None if path is None else os.path.abspath(os.fspath(path))
-
-
-def _default_carrier() -> Any:
-    import multiprocessing
-
-    return multiprocessing.JoinableQueue()

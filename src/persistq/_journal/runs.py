@@ -16,15 +16,32 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 import uuid
 
 from persistq import _fs
-from persistq._journal.files import JournalNames, carried_name
+from persistq._journal import locks
+from persistq._journal.files import (
+    COMPLETED,
+    REQUESTED,
+    STARTED,
+    JournalNames,
+    carried_name,
+    is_own,
+    process_files,
+)
 from persistq._journal.outstanding import Outstanding, outstanding
+from persistq._journal.recovery import remove_started_files
+from persistq.exceptions import PreviousRunActiveError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+# How long, and how often, to look whether the previous run has ended: its workers may need a
+# moment to notice that their parent is gone.
+_WAIT_S = 10.0
+_LOOK_S = 0.1
 
 UNLABELED_PREFIX = "unlabeled_queue"
 
@@ -111,6 +128,7 @@ class PreviousWork:
 
     Raises:
         FileNotFoundError: The previous directory does not exist.
+        PreviousRunActiveError: That run is still alive, and was so for ten seconds.
         OSError: A file cannot be read or written. Nothing is carried then.
     """
 
@@ -132,14 +150,17 @@ class PreviousWork:
         if current is None:
             self._looked_at = previous
             return
+        wait_until_over(previous, prefix)
         with _fs.folder_lock(current):
             names = JournalNames(current, prefix)
             if os.path.samefile(previous, current) or names.carried or names.requeued:
+                wait_until_over(current, prefix)
                 # A restart with the same directories: the files that are here are the previous
                 # run, and whatever the run before that left has become part of them.
                 self._requested, self._completed = names.requested, names.completed
                 self._token = uuid.uuid4().hex
                 self._remove_markers(current)
+                remove_started_files(current, prefix)
             else:
                 self._requested = [self._carry(current, previous)]
 
@@ -212,9 +233,11 @@ class PreviousWork:
             bool: Whether this copy is the one that puts the work on the queue.
 
         Raises:
+            PreviousRunActiveError: The run whose work it is, is still alive.
             OSError: The claim cannot be recorded, so the work is still to be claimed.
         """
         if self._looked_at is not None:
+            wait_until_over(self._looked_at, self._prefix)
             return True  # nothing is written here: each copy answers for itself
         if self._current is None or not self._requested:
             return False
@@ -236,6 +259,25 @@ class PreviousWork:
             except FileExistsError:
                 return False
             return True
+
+    def requested_in_this_run(self) -> list[str]:
+        """Return the files of all that was put, or requeued, since this queue was created.
+
+        Returns:
+            list[str]: Paths, in the order of their work.
+
+        Raises:
+            OSError: The directory cannot be listed.
+        """
+        if self._current is None:
+            return []
+        names = JournalNames(self._current, self._prefix)
+        left_out = set(names.carried)
+        if self._token and not os.path.lexists(
+            os.path.join(self._current, self._marker(self._token))
+        ):
+            left_out.update(self._requested)  # the previous run's, which nobody has requeued
+        return [path for path in names.requested if path not in left_out]
 
     def _rename_requeued(self, carried: str) -> None:
         stem = os.path.join(os.path.dirname(carried), f"{self._prefix}_requested_PID{os.getpid()}")
@@ -264,3 +306,42 @@ def outstanding_in(directory: str, prefix: str) -> Outstanding:
     """
     names = JournalNames(directory, prefix)
     return outstanding([p for p in names.requested if p not in names.carried], names.completed)
+
+
+def wait_until_over(directory: str, prefix: str) -> None:
+    """Wait until no stranger holds a journal in a directory, at most ten seconds.
+
+    Args:
+        directory (str): The directory.
+        prefix (str): The queue's prefix.
+
+    Raises:
+        PreviousRunActiveError: A process that is neither this one, nor an ancestor or descendant
+            of it, is alive and has a journal open: its work would be done twice.
+        OSError: The directory cannot be listed.
+    """
+    deadline_s = time.monotonic() + _WAIT_S
+    while True:
+        strangers = sorted(
+            {
+                pid
+                for kind in (REQUESTED, COMPLETED, STARTED)
+                for pid, path in process_files(directory, prefix, kind)
+                if locks.is_held(path) and not is_own(path) and not _is_family(pid)
+            }
+        )
+        if not strangers:
+            return
+        if time.monotonic() > deadline_s:
+            pids = ", ".join(map(str, strangers))
+            raise PreviousRunActiveError(
+                f"the run in {directory!r} is still alive: process {pids} "
+                f"has journals of {prefix!r} open. Expected it to have ended, since its work would "
+                "be done twice. Wait for it, or end these processes, and start again."
+            )
+        time.sleep(_LOOK_S)
+
+
+def _is_family(pid: int) -> bool:
+    # A file of this id that this process does not hold is another's: of another container, say.
+    return pid != os.getpid() and locks.is_relative(pid)

@@ -31,6 +31,7 @@ class JournalOnly:
     """
 
     carrier = None
+    is_first_in_first_out = True
 
     def __init__(self, directory: str, prefix: str, codec: Codec) -> None:
         self._directory = directory
@@ -49,6 +50,9 @@ class JournalOnly:
         """In a forked child: be a copy of its own."""
         self._start()
 
+    def watch_for_orphans(self) -> None:
+        """Do nothing: `get` never waits."""
+
     def check_put(self) -> None:
         """Refuse messages that nobody would be handed.
 
@@ -61,7 +65,7 @@ class JournalOnly:
                 "get(), since the list of work is made then"
             )
 
-    def pack(self, message: Any) -> Any:
+    def pack(self, message: Any, line: bytes | None) -> Any:
         """Return the message: its journal line is the copy."""
         return message
 
@@ -85,7 +89,7 @@ class JournalOnly:
         if self._waiting is not None:
             self._waiting.append(sentinel)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+    def get(self, block: bool = True, timeout: float | None = None) -> tuple[Any, bytes | None]:
         """Return the next outstanding message; behind the last, a sentinel for each worker.
 
         Raises:
@@ -100,7 +104,7 @@ class JournalOnly:
                 self._waiting = deque(messages)
             if not self._waiting:
                 raise queue.Empty
-            return self._waiting.popleft()
+            return self._waiting.popleft(), None
 
     def task_done(self) -> None:
         """Do nothing: the journal does not count."""

@@ -1,0 +1,564 @@
+"""The queue between processes: a `JoinableQueue` with no lock that a killed process could keep.
+
+A bare `JoinableQueue` is dead for everybody once one process is killed at the wrong moment: a
+waiting reader sleeps with the read lock held, a writer holds the write lock while it writes, the
+task counter has a condition whose lock is shared, and a message of which only a part was written
+leaves the pipe out of step. `Carrier` has none of these.
+
+- A message is one **record** of fixed size, sent with one `write` and taken with one `read`.
+  POSIX makes a write of up to PIPE_BUF bytes to a pipe atomic, and since whole records are all
+  that is ever written, a read of one record's size takes exactly one. So the kernel does what the
+  two locks did, and SIGKILL comes before or after a record, never between.
+- A reader that waits sleeps in that `read`, and the kernel wakes one for a record, not all.
+- The caller writes the record itself. Only when the pipe is full, or earlier records of this
+  process wait already, a feeder thread does it (`feeder`). Pickling is done in the caller too:
+  what cannot be pickled raises there, and later changes of the object do not travel.
+- Messages too large for a record wait in a file (`spill`); the record holds the reference.
+- The number of unfinished tasks is a semaphore and nothing else. `join` looks at it from time to
+  time. It is raised before the record is written, so that no `task_done` can come too early; a
+  process killed just between leaves `join` waiting for a task that does not exist: too long, and
+  never too short. (So does a worker killed with a message in hand. The journals know better.)
+- A bounded queue has a second semaphore for its free slots. A slot that a killed process takes
+  with it is missed, and replaced, within seconds (`slots`).
+
+Besides `put` and `get` there is a way for messages that are bytes already (`put_bytes`,
+`put_bytes_many`, `get_bytes`); a queue is used one way or the other, not both.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import time
+from multiprocessing import connection, context, get_context, queues, util
+from multiprocessing.reduction import ForkingPickler
+from pickle import dumps as _plain_dumps
+from pickle import loads as _loads
+from queue import Full
+from struct import error as _StructError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from multiprocessing.context import BaseContext
+    from typing import Any
+
+    _JoinableQueue = queues.JoinableQueue[Any]
+else:
+    _JoinableQueue = queues.JoinableQueue
+
+_log = logging.getLogger("persistq")
+
+
+def _what_is_missing() -> str | None:
+    """Return what this platform or interpreter lacks for a `Carrier`, None where all is there."""
+    names = [
+        (connection, "Pipe"),
+        (context, "assert_spawning"),
+        (util, "Finalize"),
+        (util, "register_after_fork"),
+        (queues.JoinableQueue, "task_done"),
+        (select, "poll"),
+        (select, "PIPE_BUF"),
+    ]
+    for owner, name in names:
+        if not hasattr(owner, name):
+            return f"{getattr(owner, '__name__', owner)}.{name}"
+    try:
+        from _multiprocessing import SemLock  # type: ignore[import-not-found]
+        from fcntl import ioctl  # noqa: F401
+        from termios import FIONREAD  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    if not hasattr(SemLock, "_is_zero"):
+        return "_multiprocessing.SemLock._is_zero"
+    return None
+
+
+_MISSING = _what_is_missing()
+if _MISSING is None:
+    from persistq._journal import spill
+    from persistq._journal.feeder import Feeder
+    from persistq._journal.pipe import (
+        RECORD_BYTES,
+        RECORDS_PER_WRITE,
+        open_pipe,
+        read_in_time,
+        records_in,
+    )
+    from persistq._journal.record import (
+        INLINE_BYTES,
+        MARK,
+        WAKE,
+        out_of_step,
+        pack,
+        pack_reference,
+        reference_in,
+        unpack,
+    )
+    from persistq._journal.slots import Slots
+
+_PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
+_NEST = frozenset({tuple, list})
+
+
+def pickle_message(obj: Any) -> bytes:
+    # ForkingPickler knows more types than pickle does, and takes twice as long to make. For
+    # these types the result is the same.
+    kind = type(obj)
+    if kind in _PLAIN or (kind in _NEST and _PLAIN.issuperset(map(type, obj))):
+        return _plain_dumps(obj)
+    return bytes(ForkingPickler.dumps(obj))
+
+
+class Carrier(_JoinableQueue):
+    """A `multiprocessing.JoinableQueue` that outlives the kill of any process that uses it.
+
+    Args:
+        maxsize (int): How many messages may wait; 0 or less for any number.
+        ctx (multiprocessing.context.BaseContext | None): Whose processes will share it; None for
+            the default context.
+    """
+
+    # Set by the first put, so that put asks one question instead of two.
+    _open_for_put = False
+
+    def __init__(self, maxsize: int = 0, *, ctx: BaseContext | None = None) -> None:
+        ctx = ctx or get_context()
+        self._maxsize = max(maxsize, 0)
+        self._reader, self._waiter, self._writer = open_pipe()
+        self._unfinished_tasks = ctx.Semaphore(0)
+        self._slots = Slots(maxsize, ctx) if maxsize > 0 else None
+        try:
+            home = spill.home()
+        except OSError as error:
+            _log.warning("no room for temporary files, messages must be small: %s", error)
+            home = None
+        self._spill = spill.Spill(home)
+        self._opid = os.getpid()
+        self._reset()
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        context.assert_spawning(self)
+        return (
+            self._maxsize,
+            self._reader,
+            self._waiter,
+            self._writer,
+            self._unfinished_tasks,
+            self._slots,
+            self._spill.path,
+            self._opid,
+        )
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        (
+            self._maxsize,
+            self._reader,
+            self._waiter,
+            self._writer,
+            self._unfinished_tasks,
+            self._slots,
+            home,
+            self._opid,
+        ) = state
+        self._spill = spill.Spill(home)
+        self._reset()
+
+    def _reset(self, after_fork: bool = False) -> None:
+        """Set up what belongs to one process: at creation, unpickling, and in a forked child."""
+        self._closed = False
+        self._open_for_put = False
+        self._join_cancelled = False
+        self._read_fd = -1 if self._reader.closed else self._reader.fileno()
+        self._wait_fd = -1 if self._waiter is None or self._waiter.closed else self._waiter.fileno()
+        self._write_fd = -1 if self._writer.closed else self._writer.fileno()
+        self._count_up = self._unfinished_tasks.release
+        self._count_down = self._unfinished_tasks.acquire
+        if after_fork:
+            self._leave_parent_behind()
+        else:
+            self._feeder = Feeder(self._writer, RECORDS_PER_WRITE)
+            util.register_after_fork(self, Carrier._after_fork)
+
+    def _after_fork(self) -> None:
+        self._reset(after_fork=True)
+
+    def _leave_parent_behind(self) -> None:
+        """Drop the backlog and the descriptors that a fork gave this process."""
+        if self._feeder.pid != os.getpid():
+            self._feeder = Feeder(self._writer, RECORDS_PER_WRITE)
+            if self._join_cancelled:
+                self._feeder.leave_at_exit()
+        if self._spill.pid != os.getpid():
+            home = self._spill.path
+            self._spill.close()
+            self._spill = spill.Spill(home)
+
+    # -- putting
+
+    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Send a message.
+
+        Args:
+            obj (object): What to send. It is pickled here and now.
+            block (bool): Whether to wait for a slot where the queue is bounded and full.
+            timeout (float | None): Seconds to wait for a slot; None waits for ever.
+
+        Raises:
+            queue.Full: The queue is bounded, and no slot came free in time.
+            ValueError: This process has closed the queue.
+            OSError: The message is large and cannot be written to its temporary file.
+            Exception: Whatever pickling the message raises. Nothing is sent then.
+        """
+        if not self._open_for_put:
+            self._open()
+        self.put_bytes(pickle_message(obj), block, timeout)
+
+    def put_bytes(self, data: bytes, block: bool = True, timeout: float | None = None) -> None:
+        """Send a message that is bytes, without pickling; `get_bytes` receives it.
+
+        Args:
+            data (bytes): What to send.
+            block (bool): Whether to wait for a slot where the queue is bounded and full.
+            timeout (float | None): Seconds to wait for a slot; None waits for ever.
+
+        Raises:
+            queue.Full: The queue is bounded, and no slot came free in time.
+            ValueError: This process has closed the queue.
+            OSError: The message is large and cannot be written to its temporary file.
+        """
+        if not self._open_for_put:
+            self._open()
+        if self._slots is not None:
+            self._slots.take(self._write_fd, len(self._feeder.records), block, timeout)
+        if len(data) <= INLINE_BYTES:
+            record = pack(data, MARK)
+        else:
+            try:
+                record = self._spilled(data)
+            except BaseException:
+                if self._slots is not None:
+                    self._slots.free()
+                raise
+        try:
+            self._count_up()
+        except (OSError, ValueError):
+            self._take_back([record], counted=0)
+            raise
+        if not self._feeder.records:
+            try:
+                os.write(self._write_fd, record)
+                return
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._take_back([record], counted=1)
+                raise
+        self._leave_to_feeder([record], counted=1)
+
+    def put_bytes_many(
+        self, messages: Sequence[bytes], block: bool = True, timeout: float | None = None
+    ) -> int:
+        """Send many messages in order, several with one write.
+
+        Args:
+            messages (Sequence[bytes]): What to send.
+            block (bool): Whether to wait for slots where the queue is bounded and full.
+            timeout (float | None): Seconds to wait for slots, altogether; None waits for ever.
+
+        Returns:
+            int: How many were sent, from the first on: all, unless the queue is bounded and no
+            slot came free in time for the rest.
+
+        Raises:
+            ValueError: This process has closed the queue.
+            OSError: A message is large and cannot be written to its temporary file; then none
+                was sent.
+        """
+        if not self._open_for_put:
+            self._open()
+        if not messages:
+            return 0
+        if max(map(len, messages)) <= INLINE_BYTES:
+            records = [pack(data, MARK) for data in messages]
+        else:
+            records = self._all_or_none(messages)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        sent = 0
+        while sent < len(records):
+            batch = records[sent : sent + RECORDS_PER_WRITE]
+            if self._slots is not None:
+                left = None if deadline is None else deadline - time.monotonic()
+                try:
+                    self._slots.take(self._write_fd, len(self._feeder.records), block, left)
+                except Full:
+                    self._discard(records[sent:])
+                    break
+                batch = batch[: 1 + self._slots.take_at_once(len(batch) - 1)]
+            try:
+                self._send_batch(batch)
+            except (OSError, ValueError, RuntimeError):
+                self._discard(records[sent + len(batch) :])
+                raise
+            sent += len(batch)
+        return sent
+
+    def _send_batch(self, batch: list[bytes]) -> None:
+        counted = 0
+        try:
+            for _ in batch:
+                self._count_up()
+                counted += 1
+            if not self._feeder.records:
+                try:
+                    os.write(self._write_fd, b"".join(batch))
+                    return
+                except BlockingIOError:
+                    pass
+        except (OSError, ValueError):
+            # ValueError: semaphores of macOS end at 32,767.
+            self._take_back(batch, counted)
+            raise
+        self._leave_to_feeder(batch, counted)
+
+    def wake(self) -> None:
+        """Make one waiting `get_bytes`, or the next one, return None. Never waits.
+
+        This is no message: it takes no slot and is no task.
+        """
+        if self._closed:
+            raise ValueError(f"Queue {self!r} is closed")
+        if not self._feeder.records:
+            try:
+                os.write(self._write_fd, WAKE)
+                return
+            except BlockingIOError:
+                pass
+        self._leave_to_feeder([WAKE], counted=0)
+
+    def _open(self) -> None:
+        if self._closed:
+            raise ValueError(f"Queue {self!r} is closed")
+        self._open_for_put = True
+
+    def _spilled(self, data: bytes) -> bytes:
+        if self._spill.pid != os.getpid():
+            self._leave_parent_behind()
+        return pack_reference(self._spill.write(data))
+
+    def _all_or_none(self, messages: Sequence[bytes]) -> list[bytes]:
+        records: list[bytes] = []
+        try:
+            for data in messages:
+                small = len(data) <= INLINE_BYTES
+                records.append(pack(data, MARK) if small else self._spilled(data))
+        except BaseException:
+            self._discard(records)
+            raise
+        return records
+
+    def _leave_to_feeder(self, records: list[bytes], counted: int) -> None:
+        if self._feeder.pid != os.getpid():
+            # A forked child: this backlog is its parent's.
+            self._leave_parent_behind()
+        try:
+            self._feeder.add(records)
+        except RuntimeError:
+            if counted:
+                self._take_back(records, counted)
+            raise
+
+    def _take_back(self, records: list[bytes], counted: int) -> None:
+        """Undo what was done for records that could not be sent."""
+        for _ in range(counted):
+            self._count_down(False)
+        if self._slots is not None:
+            for _ in records:
+                self._slots.free()
+        self._discard(records)
+
+    def _discard(self, records: list[bytes]) -> None:
+        for record in records:
+            reference = reference_in(record)
+            if reference is not None:
+                self._spill.discard(reference)
+
+    # -- getting
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the next message.
+
+        Args:
+            block (bool): Whether to wait for one.
+            timeout (float | None): Seconds to wait; None waits for ever.
+
+        Returns:
+            object: The message.
+
+        Raises:
+            queue.Empty: None came in time.
+            ValueError: This process has closed the queue.
+            PersistqError: A message was damaged on its way; restart the job.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            data = self.get_bytes(block, timeout)
+            if data is not None:
+                return _loads(data)
+            if deadline is not None:
+                timeout = deadline - time.monotonic()
+
+    def get_bytes(self, block: bool = True, timeout: float | None = None) -> bytes | None:
+        """Take the next message that `put_bytes` or `put_bytes_many` sent.
+
+        Args:
+            block (bool): Whether to wait for one.
+            timeout (float | None): Seconds to wait; None waits for ever.
+
+        Returns:
+            bytes | None: The message; None when `wake` was called.
+
+        Raises:
+            queue.Empty: None came in time.
+            ValueError: This process has closed the queue.
+            PersistqError: A message was damaged on its way; restart the job.
+        """
+        if self._closed:
+            raise ValueError(f"Queue {self!r} is closed")
+        if block and timeout is None and self._wait_fd >= 0:
+            record = os.read(self._wait_fd, RECORD_BYTES)
+        else:
+            record = read_in_time(self._read_fd, block, timeout)
+        try:
+            data, mark = unpack(record)
+        except _StructError:
+            raise out_of_step(record) from None
+        if mark != MARK:
+            raise out_of_step(record)
+        if record == WAKE:
+            return None
+        if self._slots is not None:
+            # As soon as can be: a kill before this line costs a slot until it is missed.
+            self._slots.free()
+        if record[0] <= INLINE_BYTES:
+            return data  # type: ignore[no-any-return]
+        reference = reference_in(record)
+        if reference is None:
+            raise out_of_step(record)
+        if self._spill.pid != os.getpid():
+            self._leave_parent_behind()
+        return self._spill.read(reference)
+
+    # -- counting
+
+    def task_done(self) -> None:
+        """Say that the work for one message taken is finished.
+
+        Raises:
+            ValueError: Called more often than messages were put.
+        """
+        # Where semaphores have no value to read (macOS), join() looks by taking one and giving
+        # it back; a second try after that moment tells.
+        if not self._count_down(False) and not (
+            sys.platform == "darwin" and self._count_down(True, 0.05)
+        ):
+            raise ValueError("task_done() called too many times")
+
+    def join(self, timeout: float | None = None) -> bool:  # type: ignore[override]
+        """Wait until the work for every message put is finished.
+
+        Args:
+            timeout (float | None): Seconds to wait; None waits for ever.
+
+        Returns:
+            bool: Whether all is finished.
+        """
+        # Looking costs a microsecond, and a condition would need a lock.
+        nothing_left = self._unfinished_tasks._semlock._is_zero  # type: ignore[attr-defined]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause_s = 0.0005
+        while not nothing_left():
+            if deadline is not None:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    return False
+                pause_s = min(pause_s, left_s)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, 0.01)
+        return True
+
+    def qsize(self) -> int:
+        """Return about how many messages wait.
+
+        Those that other processes' feeders hold are not counted, and each `wake` is.
+        """
+        held = len(self._feeder.records) if self._feeder.pid == os.getpid() else 0
+        return records_in(self._reader.fileno()) + held
+
+    def empty(self) -> bool:
+        """Return whether a `get` would find nothing now."""
+        return records_in(self._reader.fileno()) == 0
+
+    def full(self) -> bool:
+        """Return whether a `put` would find no slot now; never so for an unbounded queue."""
+        return self._slots is not None and self._slots.none_free()
+
+    # -- ending
+
+    def close(self) -> None:
+        """Say that this process will neither put nor get any more. What was put is still sent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._open_for_put:
+            self._open_for_put = False
+            # A thread that is just putting must not write to whatever gets these numbers next.
+            self._read_fd = self._wait_fd = self._write_fd = -1
+            # Not closed where nothing was put, as a Queue: empty() stays a question.
+            self._leave_parent_behind()
+            also = (self._reader,) if self._waiter is None else (self._reader, self._waiter)
+            self._feeder.close(also)
+
+    def join_thread(self) -> None:
+        """Wait until all that this process has put is in the pipe; only after `close`."""
+        assert self._closed, f"Queue {self!r} not closed"
+        if not self._join_cancelled and self._feeder.pid == os.getpid():
+            self._feeder.finish()
+
+    def cancel_join_thread(self) -> None:
+        """Let this process end without waiting; messages not in the pipe by then are lost."""
+        self._join_cancelled = True
+        if self._feeder.pid == os.getpid():
+            self._feeder.leave_at_exit()
+
+    def _terminate_broken(self) -> None:
+        """Close both ends at once, as `Queue` does for an executor that broke."""
+        self._reader.close()
+        if self._waiter is not None:
+            self._waiter.close()
+        self.close()
+        self.join_thread()
+
+
+def new_carrier(maxsize: int = 0, ctx: BaseContext | None = None) -> queues.JoinableQueue[Any]:
+    """Make a `Carrier`, or the plain `JoinableQueue` where this platform allows no carrier.
+
+    Args:
+        maxsize (int): How many messages may wait; 0 or less for any number.
+        ctx (multiprocessing.context.BaseContext | None): Whose processes will share it; None for
+            the default context.
+
+    Returns:
+        multiprocessing.queues.JoinableQueue: The queue.
+    """
+    if _MISSING is None:
+        return Carrier(maxsize, ctx=ctx)
+    _log.warning(
+        "%s is missing here, so messages travel on a plain multiprocessing.JoinableQueue: a "
+        "killed process can stop the others. The journals are not affected.",
+        _MISSING,
+    )
+    return (ctx or get_context()).JoinableQueue(maxsize)

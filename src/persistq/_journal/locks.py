@@ -1,0 +1,117 @@
+"""Who lives: a journal file is held locked while its process has it open.
+
+The kernel frees the lock when the process dies, however it dies. So a lock that is held proves
+life, also between containers and where process ids come round again; and a lock that can be had
+proves that nobody has the file open. Where the file system refuses locks nothing is proved, and
+nothing is assumed dead.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+if os.name == "nt":
+    # Locks on Windows stop readers, so the one that is locked is a byte that no journal reaches.
+    _FAR = 1 << 62
+
+    def _lock(fd: int, wait: bool) -> None:
+        import msvcrt
+
+        place = os.lseek(fd, 0, os.SEEK_CUR)
+        os.lseek(fd, _FAR, os.SEEK_SET)
+        try:
+            mode = "LK_LOCK" if wait else "LK_NBLCK"
+            getattr(msvcrt, "locking")(fd, getattr(msvcrt, mode), 1)  # noqa: B009
+        finally:
+            os.lseek(fd, place, os.SEEK_SET)
+
+else:
+
+    def _lock(fd: int, wait: bool) -> None:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def hold(fd: int) -> None:
+    """Hold the file locked for as long as this descriptor is open.
+
+    Waits while somebody looks whether it is held, which takes a moment. Where the file system
+    has no locks, nothing happens.
+
+    Args:
+        fd (int): An open, writable descriptor.
+    """
+    try:
+        _lock(fd, wait=True)
+    except OSError:
+        pass
+
+
+def is_held(path: str) -> bool:
+    """Tell whether a process has the file open, or may have.
+
+    Args:
+        path (str): Path of a journal file.
+
+    Returns:
+        bool: False is proof that no process holds it. True also where the file system refuses
+        locks, or refuses this file, or it is gone.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError:
+        return True
+    try:
+        _lock(fd, wait=False)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _proc_parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        # The name, in brackets, may hold anything, brackets included.
+        return int(file.read().rpartition(b")")[2].split()[1])
+
+
+def _ps_parent(pid: int) -> int:
+    import subprocess
+
+    command = ["ps", "-o", "ppid=", "-p", str(pid)]
+    return int(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+_parent: Callable[[int], int] = _proc_parent if os.path.exists("/proc/self/stat") else _ps_parent
+
+
+def is_relative(pid: int) -> bool:
+    """Tell whether a process is this one, an ancestor or a descendant of it.
+
+    Args:
+        pid (int): The process's id.
+
+    Returns:
+        bool: False also where the system does not tell.
+    """
+    return _has_ancestor(os.getpid(), pid) or _has_ancestor(pid, os.getpid())
+
+
+def _has_ancestor(pid: int, ancestor: int) -> bool:
+    for _ in range(1000):  # a chain that changes while it is followed must end, too
+        if pid == ancestor:
+            return True
+        try:
+            pid = _parent(pid)
+        except Exception:  # no such process (any more), or a system that does not tell
+            return False
+        if pid <= 0:
+            return False
+    return False

@@ -1,0 +1,151 @@
+"""Messages on the default carrier: as journal lines where these say all, pickled else."""
+
+from __future__ import annotations
+
+import pickle
+from queue import Full
+
+from persistq._journal.carrier import pickle_message
+from persistq._journal.codec import Codec
+from persistq._journal.orphans import OrphanWatch, is_worker
+from persistq._sentinels import Sentinel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from persistq._journal.carrier import Carrier
+
+_STR = frozenset({str})
+_WIRE = Codec()
+
+# In front of a journal line. Else it is a pickle, which begins with another byte: also of what
+# a user puts on `joinable_queue` himself.
+_LINE = b"L"
+
+
+class OwnQueue:
+    """The default carrier, whose users may be killed at any moment.
+
+    Args:
+        carrier (Carrier): The carrier.
+        is_plain (bool): Whether journal lines say exactly what messages are: not so where
+            formatters or converters are given.
+    """
+
+    is_first_in_first_out = True
+
+    def __init__(self, carrier: Carrier, is_plain: bool) -> None:
+        self.carrier = carrier
+        self.number_of_workers = 1
+        self._is_plain = is_plain
+        self._watch: OrphanWatch | None = None
+        self.task_done = carrier.task_done
+        self.join = carrier.join
+
+    def watch_for_orphans(self) -> None:
+        """Make a waiting `get` return None when this worker's parent has died."""
+        if (self._watch is None or not self._watch.is_alive()) and is_worker():
+            self._watch = OrphanWatch(self.carrier.wake)
+
+    def check_put(self) -> None:
+        """Do nothing: it takes messages at any time."""
+
+    def pack(self, message: Any, line: bytes | None) -> bytes:
+        """Return what travels: the message as it is at this moment.
+
+        Args:
+            message (Any): A message.
+            line (bytes | None): Its journal line, where that is known.
+
+        Returns:
+            bytes: What `put` takes.
+
+        Raises:
+            TypeError: The message cannot be pickled.
+        """
+        kind = type(message)
+        # A line brings back a str, but not a subclass of one, nor what a formatter has changed.
+        if self._is_plain and (
+            kind is str or (kind is tuple and _STR.issuperset(map(type, message)))
+        ):
+            return _LINE + (_WIRE.encode(message) if line is None else line)
+        try:
+            return pickle_message(message)
+        except Exception as error:
+            name = f"{kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
+            raise TypeError(
+                f"the message is a {name} that cannot be pickled ({error}); expected one that can "
+                "be sent to another process. Put what it is made from (a path, a key) and make "
+                "it in the worker, or use queue.Queue() and threads."
+            ) from error
+
+    def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put what `pack` returned, or a sentinel; timeout in seconds.
+
+        Raises:
+            queue.Full: No room within the time.
+        """
+        if isinstance(payload, Sentinel):
+            payload = pickle.dumps(payload)
+        self.carrier.put_bytes(payload, block, timeout)
+
+    def put_many(
+        self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
+    ) -> tuple[int, BaseException | None]:
+        """Put several; timeout in seconds, for all of them.
+
+        Returns:
+            tuple[int, BaseException | None]: How many the carrier took, from the first on, and
+            why it took no more.
+        """
+        try:
+            count = self.carrier.put_bytes_many(payloads, block, timeout)
+        except BaseException as error:
+            return 0, error
+        return count, None if count == len(payloads) else Full()
+
+    def put_back(self, sentinel: Sentinel) -> None:
+        """Return a sentinel that was taken, for another worker to meet."""
+        self.put(sentinel)
+        self.task_done()  # for having taken it
+
+    def get(
+        self, block: bool = True, timeout: float | None = None
+    ) -> tuple[Any, bytes | None] | None:
+        """Take the next message or sentinel; timeout in seconds.
+
+        Returns:
+            tuple[Any, bytes | None] | None: The message, and its journal line where that is what
+            travelled; None when this process was woken to look around.
+
+        Raises:
+            queue.Empty: Nothing came within the time.
+        """
+        data = self.carrier.get_bytes(block, timeout)
+        if data is None:
+            return None
+        if data[:1] == _LINE:
+            line = data[1:]
+            return _WIRE.decode(line), line
+        return pickle.loads(data), None
+
+    def qsize(self) -> int:
+        """Return the number of messages and sentinels that wait."""
+        return self.carrier.qsize()
+
+    def empty(self) -> bool:
+        """Tell whether nothing waits."""
+        return self.carrier.empty()
+
+    def full(self) -> bool:
+        """Tell whether a put would have to wait."""
+        return self.carrier.full()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"carrier": self.carrier, "plain": self._is_plain, "workers": self.number_of_workers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        OwnQueue.__init__(self, state["carrier"], state["plain"])
+        self.number_of_workers = state["workers"]

@@ -1,0 +1,204 @@
+"""Messages on a queue that the user gives: of `multiprocessing`, of threads, or any other."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import threading
+
+from persistq._journal import orphans
+from persistq._sentinels import Sentinel
+from persistq.exceptions import PersistqError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+# In front of a pickled message, to tell it from whatever else may be on a user's queue.
+_PICKLED = b"\x10persistq\x10"
+_LOOK_AROUND_S = 1.0
+_NEVER_CHANGE = (str, int, float, bool, type(None), bytes, Sentinel)
+
+
+class UserQueue:
+    """A queue of the user's, such as a `multiprocessing.JoinableQueue`.
+
+    Args:
+        carrier (Any): Anything with `put(obj, block, timeout)` and `get(block, timeout)`.
+
+    Raises:
+        TypeError: It has no such methods.
+    """
+
+    def __init__(self, carrier: Any) -> None:
+        for name in ("put", "get"):
+            if not callable(getattr(carrier, name, None)):
+                raise TypeError(
+                    f"queue= is {carrier!r}, which has no {name}(); expected a queue such as "
+                    "multiprocessing.JoinableQueue() or queue.Queue()"
+                )
+        self.carrier = carrier
+        self.number_of_workers = 1
+        self._crosses_processes = not isinstance(carrier, (queue.Queue, queue.SimpleQueue))
+        self._task_done: Callable[[], None] | None = getattr(carrier, "task_done", None)
+        self._waiting: threading.Thread | None = None
+        # Not so for stacks and priority queues, and nobody knows of somebody else's.
+        self.is_first_in_first_out = type(carrier) in (queue.Queue, queue.SimpleQueue) or (
+            type(carrier).__module__ == "multiprocessing.queues"
+        )
+
+    def watch_for_orphans(self) -> None:
+        """Do nothing: `get` looks around by itself."""
+
+    def check_put(self) -> None:
+        """Do nothing: a queue of its own takes messages at any time."""
+
+    def pack(self, message: Any, line: bytes | None) -> Any:
+        """Return what is put on the carrier: the message as it is at this moment.
+
+        Args:
+            message (Any): A message.
+            line (bytes | None): Its journal line; not used here.
+
+        Returns:
+            Any: Something that later changes to the message do not reach.
+
+        Raises:
+            TypeError: The message cannot be pickled, and the carrier crosses processes.
+        """
+        if type(message) is str or type(message) is Sentinel:
+            return message
+        if not self._crosses_processes:
+            return self._copy(message)
+        try:
+            return _PICKLED + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            kind = f"{type(message).__module__}.{type(message).__qualname__}"
+            raise TypeError(
+                f"the message is a {kind.replace('builtins.', '')} that cannot be pickled "
+                f"({error}); expected one that can be sent to another process. Put what it is "
+                "made from (a path, a key) and make it in the worker, or use queue.Queue() and "
+                "threads."
+            ) from error
+
+    def _copy(self, message: Any) -> Any:
+        if type(message) in _NEVER_CHANGE:
+            return message
+        try:
+            return pickle.loads(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+        except Exception:
+            # An open file, a lock: threads may share it, and nobody can copy it.
+            return message
+
+    def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put what `pack` returned; timeout in seconds.
+
+        Raises:
+            queue.Full: No room within the time.
+        """
+        self.carrier.put(payload, block, timeout)
+
+    def put_many(
+        self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
+    ) -> tuple[int, BaseException | None]:
+        """Put several; timeout in seconds, for each of them.
+
+        Returns:
+            tuple[int, BaseException | None]: How many the carrier took, from the first on, and
+            why it took no more.
+        """
+        put, count = self.carrier.put, 0
+        try:
+            for payload in payloads:
+                put(payload, block, timeout)
+                count += 1
+        except BaseException as error:
+            return count, error
+        return count, None
+
+    def put_back(self, sentinel: Sentinel) -> None:
+        """Return a sentinel that was taken, for another worker to meet."""
+        self.put(sentinel)
+        self.task_done()  # for having taken it
+
+    def get(
+        self, block: bool = True, timeout: float | None = None
+    ) -> tuple[Any, bytes | None] | None:
+        """Take the next message or sentinel; timeout in seconds.
+
+        Returns:
+            tuple[Any, None] | None: The message, and no journal line, for that does not travel. In
+            a worker process None from time to time, to look around.
+
+        Raises:
+            queue.Empty: Nothing came within the time.
+        """
+        if block and timeout is None and orphans.is_worker():
+            try:
+                payload = self.carrier.get(True, _LOOK_AROUND_S)
+            except queue.Empty:
+                return None
+        else:
+            payload = self.carrier.get(block, timeout)
+        if type(payload) is bytes and payload.startswith(_PICKLED):
+            return pickle.loads(memoryview(payload)[len(_PICKLED) :]), None
+        return payload, None
+
+    def task_done(self) -> None:
+        """Acknowledge one message, where the carrier counts them.
+
+        Raises:
+            ValueError: Called more often than there were messages.
+        """
+        if self._task_done is not None:
+            self._task_done()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until all messages are acknowledged, or `timeout` seconds.
+
+        Returns:
+            bool: Whether they are.
+
+        Raises:
+            PersistqError: The carrier cannot tell.
+        """
+        join = getattr(self.carrier, "join", None)
+        if join is None:
+            raise PersistqError(
+                f"join() needs a carrier that has one; {type(self.carrier).__qualname__}, given "
+                "as queue=, has none. Use multiprocessing.JoinableQueue() or queue.Queue()."
+            )
+        if timeout is None:
+            join()
+            return True
+        # No join() of the standard library has a timeout, so a thread waits, and is waited for;
+        # one that is left behind is there for the next call.
+        if self._waiting is None or not self._waiting.is_alive():
+            self._waiting = threading.Thread(target=join, name="persistq-join", daemon=True)
+            self._waiting.start()
+        self._waiting.join(max(timeout, 0))
+        return not self._waiting.is_alive()
+
+    def qsize(self) -> int:
+        """Return the number of messages and sentinels that wait, where the carrier knows it.
+
+        Raises:
+            NotImplementedError: It does not.
+        """
+        qsize = getattr(self.carrier, "qsize", None)
+        if qsize is None:
+            raise NotImplementedError(f"{type(self.carrier).__qualname__} has no qsize()")
+        return int(qsize())
+
+    def empty(self) -> bool:
+        """Tell whether nothing waits."""
+        empty = getattr(self.carrier, "empty", None)
+        return bool(empty()) if empty is not None else self.qsize() == 0
+
+    def full(self) -> bool:
+        """Tell whether a put would have to wait; False where the carrier cannot tell."""
+        full = getattr(self.carrier, "full", None)
+        return bool(full()) if full is not None else False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_waiting": None}

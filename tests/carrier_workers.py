@@ -1,0 +1,104 @@
+"""What the child processes of the carrier's tests run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+
+def echo_until_none(talk: Connection, queue: Any) -> list[Any]:
+    """Take messages until None comes, and return them."""
+    taken = []
+    talk.send("ready")
+    while (message := queue.get()) is not None:
+        taken.append(message)
+        queue.task_done()
+    queue.task_done()
+    return taken
+
+
+def get_until_killed(talk: Connection, queue: Any) -> None:
+    talk.send("ready")
+    while True:
+        talk.send(queue.get())
+        queue.task_done()
+
+
+def work_until_none(queue: Any) -> None:
+    """Take and finish messages until None comes; a process's target, without a handshake."""
+    while queue.get() is not None:
+        queue.task_done()
+    queue.task_done()
+
+
+def work_until_killed(talk: Connection, queue: Any) -> None:
+    talk.send("ready")
+    while True:
+        queue.get()
+        queue.task_done()
+
+
+def put_all(talk: Connection, queue: Any, messages: list[Any]) -> None:
+    for message in messages:
+        queue.put(message)
+
+
+def put_raw(talk: Connection, queue: Any, messages: list[bytes]) -> int:
+    return int(queue.put_bytes_many(messages))
+
+
+def get_raw(talk: Connection, queue: Any, number: int) -> list[bytes | None]:
+    talk.send("ready")
+    return [queue.get_bytes() for _ in range(number)]
+
+
+def put_until_killed(talk: Connection, queue: Any, message: Any) -> None:
+    talk.send("ready")
+    while True:
+        queue.put(message)
+
+
+def put_and_exit_without_waiting(talk: Connection, queue: Any, number: int, when: str) -> None:
+    if when == "before the first put":
+        queue.cancel_join_thread()
+    for n in range(number):
+        queue.put(n)
+    if when == "after the last put":
+        queue.cancel_join_thread()
+
+
+def put_all_and_stay(talk: Connection, queue: Any, messages: list[Any]) -> None:
+    for message in messages:
+        queue.put(message)
+    talk.send("all put")
+    talk.recv()
+
+
+def die_at(talk: Connection, queue: Any, where: str, message: Any) -> None:
+    """Kill this process inside the carrier's own code, at the first call of `where`."""
+
+    def die(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if where == "after taking a slot":
+        queue._count_up = die
+        queue.put(message)
+    elif where == "after taking a record":
+        queue._slots.free = die
+        queue.get()
+    elif where == "before reading a large message":
+        queue._spill.read = die
+        queue.get()
+    elif where == "before sending a large message":
+        write = queue._spill.write
+
+        def write_and_die(data: bytes) -> None:
+            write(data)
+            die()
+
+        queue._spill.write = write_and_die
+        queue.put(message)

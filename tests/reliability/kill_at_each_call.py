@@ -1,0 +1,223 @@
+"""Kill a short job at its 1st, 2nd, 3rd ... system call that changes a disk, until it runs through.
+
+After each kill: everything that put() accepted is outstanding or was worked on, nothing that was
+refused is outstanding, nothing that was completed is outstanding, nothing is outstanding twice; and
+a restart goes on from there. Needs strace, which kills just before the call takes place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import persistq
+from persistq import PersistentQueue, pickup_dirs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Say = Callable[[str, str], None]
+
+CALLS = (
+    "write,pwrite64,writev,rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,"
+    "fsync,fdatasync,ftruncate,mkdir,mkdirat"
+)
+
+
+class Carrier(queue.Queue):  # type: ignore[type-arg]
+    """A queue in this process that refuses what is called so."""
+
+    def __init__(self, tag: str, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self.refused = f"{tag}-refused"  # not what an earlier run's kill has left of that name
+        self.meanwhile = meanwhile
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if isinstance(item, str) and item.startswith(self.refused):
+            if item.endswith("behind-others"):
+                self.meanwhile()  # as another thread may, between the record and the refusal
+            raise queue.Full
+        super().put(item, block, timeout)
+
+
+def run_job(root: str, tag: str, same_directory: bool, fsync: bool, say: Say) -> None:
+    """Restart the job and go some way: every kind of journal write, rename and sync is in it."""
+
+    def put(name: str) -> None:
+        try:
+            q.put(f"{tag}-{name}")
+        except queue.Full:
+            say("refused", f"{tag}-{name}")
+        else:
+            say("put", f"{tag}-{name}")
+
+    current, previous = directories(root, same_directory)
+    carrier = Carrier(tag, lambda: put("between"))
+    q = PersistentQueue("jobs", current, previous, queue=carrier, fsync=fsync)
+    q.requeue_unprocessed_work()
+    put("first")
+    put("refused")
+    batch = [f"{tag}-batch-{n}" for n in range(3)]
+    q.put_many(batch)
+    for message in batch:
+        say("put", message)
+    put("refused-behind-others")
+    for _ in range(4):
+        message = q.get(False)
+        say("doing", message)
+        q.task_done(message)
+        say("done", message)
+    q.dispose()
+    message = q.get(False)
+    say("doing", message)
+    q.task_done(message)
+    say("done", message)
+    q.close()
+
+
+def directories(root: str, same_directory: bool) -> tuple[str, str | None]:
+    if not same_directory:
+        return pickup_dirs(root, "jobs")
+    folder = os.path.join(root, "same")
+    os.makedirs(folder, exist_ok=True)
+    return folder, folder
+
+
+class Witness:
+    """What was said of a job's messages, over all of its runs."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, set[str]] = {k: set() for k in ("put", "refused", "doing", "done")}
+
+    def hear(self, kind: str, message: str) -> None:
+        self.said[kind].add(message)
+
+    def hear_all(self, text: str) -> None:
+        for line in text.split("\n")[:-1]:
+            self.hear(*line.split(" ", 1))
+
+    def copy(self) -> Witness:
+        witness = Witness()
+        witness.said = {kind: set(messages) for kind, messages in self.said.items()}
+        return witness
+
+    def judge(self, left: list[str]) -> dict[str, list[str]]:
+        """Return what is wrong with the outstanding work."""
+        found = {
+            "lost": self.said["put"] - self.said["doing"] - set(left),
+            "refused, and there": self.said["refused"] & set(left),
+            "done, and there": self.said["done"] & set(left),
+            "there twice": {message for message in left if left.count(message) > 1},
+        }
+        return {what: sorted(messages) for what, messages in found.items() if messages}
+
+
+def outstanding(root: str, same_directory: bool) -> list[str]:
+    _, previous = directories(root, same_directory)
+    q = PersistentQueue("jobs", previous_pickup_dir=previous, queue=queue.Queue())
+    return q.get_list_of_outstanding_work()
+
+
+def kill_each(same_directory: bool, fsync: bool, step: int, scratch: Path) -> dict[str, Any]:
+    """Kill at each call in turn; return the figures."""
+    template = scratch / "template"
+    template.mkdir(parents=True)
+    before = Witness()
+    for tag in ("one", "two"):
+        run_job(str(template), tag, same_directory, fsync, before.hear)
+    calls = count_calls(job_command(template, same_directory, fsync, scratch / "counted"))
+
+    def kill(moment: tuple[str, int]) -> dict[str, Any]:
+        call, number = moment
+        root = scratch / f"{call}{number}"
+        command = job_command(template, same_directory, fsync, root)
+        witness = before.copy()
+        strace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}"]
+        strace += ["-e", f"inject={call}:signal=KILL:when={number}"]
+        ended = subprocess.run([*strace, *command], stdout=subprocess.PIPE, text=True)
+        if ended.returncode not in (137, -9):
+            raise RuntimeError(f"not killed at {call} {number}: ended with {ended.returncode}")
+        witness.hear_all(ended.stdout)
+        trouble = witness.judge(outstanding(str(root), same_directory))
+        if not trouble:
+            run_job(str(root), "after", same_directory, fsync, witness.hear)
+            trouble = witness.judge(outstanding(str(root), same_directory))
+        shutil.rmtree(root)
+        return {"call": call, "number": number, **trouble} if trouble else {}
+
+    moments = [(call, n) for call in sorted(calls) for n in range(1, calls[call] + 1, step)]
+    with ThreadPoolExecutor(4) as pool:
+        wrong = [found for found in pool.map(kill, moments) if found]
+    return {
+        "same_directory": same_directory,
+        "fsync": fsync,
+        "calls": calls,
+        "kills": len(moments),
+        "wrong": wrong,
+    }
+
+
+def job_command(template: Path, same_directory: bool, fsync: bool, root: Path) -> list[str]:
+    """Return the command that runs the job over a copy of the template."""
+    shutil.copytree(template, root)
+    flags = ["--same-directory"] * same_directory + ["--fsync"] * fsync
+    # Without the site module, which takes most of a start under strace, and without writing
+    # bytecode, which takes system calls in one run and not in the next.
+    path = os.path.dirname(os.path.dirname(persistq.__file__))
+    start = f"import sys, runpy; sys.path.insert(0, {path!r}); sys.argv = sys.argv[1:]; "
+    start += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    return [sys.executable, "-S", "-E", "-B", "-c", start, __file__, "--job", str(root), *flags]
+
+
+def count_calls(command: list[str]) -> dict[str, int]:
+    """Return how often an undisturbed job makes each system call."""
+    with tempfile.NamedTemporaryFile("r") as log:
+        strace = ["strace", "-f", "-qq", "-o", log.name, "-e", f"trace={CALLS}"]
+        subprocess.run([*strace, *command], stdout=subprocess.DEVNULL, check=True)
+        calls = re.findall(r"^\d+ +(\w+)\(", log.read(), re.MULTILINE)
+    return dict(Counter(calls))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--step", type=int, default=1, help="kill at each STEPth call (default 1)")
+    parser.add_argument("--quick", action="store_true", help="two of the four variants")
+    parser.add_argument("--job", metavar="ROOT", help="run the job itself, once, over ROOT")
+    parser.add_argument("--same-directory", action="store_true", help="with --job")
+    parser.add_argument("--fsync", action="store_true", help="with --job")
+    options = parser.parse_args()
+    if options.job:
+
+        def say(kind: str, message: str) -> None:
+            os.write(1, f"{kind} {message}\n".encode())
+
+        run_job(options.job, f"job{os.getpid()}", options.same_directory, options.fsync, say)
+        return 0
+    started_s = time.monotonic()
+    variants = [(False, False), (True, True), (False, True), (True, False)]
+    if options.quick:
+        del variants[2:]
+    results = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (same_directory, fsync) in enumerate(variants):
+            folder = Path(scratch) / str(number)
+            results.append(kill_each(same_directory, fsync, options.step, folder))
+    figures = {"variants": results, "seconds": round(time.monotonic() - started_s, 1)}
+    print(json.dumps(figures, indent=2))
+    return 1 if any(result["wrong"] for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
