@@ -104,9 +104,8 @@ def run(source, database, pickups, workers, start_method):
     paths = find_sources(source)
     connection = connect(database)
     context = multiprocessing.get_context(start_method)
-    carrier = context.JoinableQueue()
     current, previous = pickup_dirs(pickups, PREFIX)
-    queue = PersistentQueue(PREFIX, current, previous, number_of_workers=workers, queue=carrier)
+    queue = PersistentQueue(PREFIX, current, previous, number_of_workers=workers, queue=context)
     try:
         processes = [
             context.Process(target=work, args=(queue, database), daemon=True)
@@ -123,17 +122,24 @@ def run(source, database, pickups, workers, start_method):
             show_progress(count_files(connection), len(paths))
             sentinels = [p.sentinel for p in processes if p.exitcode is None]
             multiprocessing.connection.wait(sentinels, timeout=0.2)
-            failed = [process.exitcode for process in processes if process.exitcode]
-            if failed:
-                raise SystemExit(f"a worker ended with exit code {failed[0]}; start again")
     except BaseException:
         # Nobody reads the queue any more, so do not wait for that: the journal has everything.
-        carrier.cancel_join_thread()
+        queue.joinable_queue.cancel_join_thread()
         raise
     count = count_files(connection)
     show_progress(count, len(paths), end="\n")
     connection.close()
     print(f"requeued {requeued} files; {count} of {len(paths)} are in the database")
+    # The others do the work of a worker that is killed. But if all of them died, some is left.
+    left = outstanding_files(current)
+    if left:
+        codes = [process.exitcode for process in processes if process.exitcode]
+        raise SystemExit(f"workers died (exit codes {codes}), {len(left)} files left: start again")
+
+
+def outstanding_files(run_folder):
+    """Return what a run has put and not completed."""
+    return PersistentQueue(PREFIX, previous_pickup_dir=run_folder).get_list_of_outstanding_work()
 
 
 def count_files(connection):
@@ -185,8 +191,7 @@ def crash(source, workers, start_method):
             command += ["--start-method", start_method] if start_method else []
             count = kill_half_way(command, database, half)
             _, killed_run = pickup_dirs(pickups, PREFIX)
-            left = PersistentQueue(PREFIX, previous_pickup_dir=killed_run)
-            outstanding = left.get_list_of_outstanding_work()
+            outstanding = outstanding_files(killed_run)
             if outstanding:
                 break
         else:
