@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     class Forkable(Protocol):
         """What `watch_forks` takes."""
 
-        def after_fork(self) -> None:
+        def _after_fork(self) -> None:
             """In a forked child: let go of what belongs to the parent."""
 
 
@@ -151,7 +151,7 @@ _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
 def watch_forks(obj: Forkable) -> None:
-    """Call the object's `after_fork()` in every child that this process forks while it lives.
+    """Call the object's `_after_fork()` in every child that this process forks while it lives.
 
     Where the system has no fork there is nothing to watch.
 
@@ -163,7 +163,7 @@ def watch_forks(obj: Forkable) -> None:
 
 def _after_fork_in_child() -> None:
     for obj in list(_forkables):
-        obj.after_fork()
+        obj._after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -80,7 +80,7 @@ class Consumer:
         self._taken = self._finished = 0
         self._last: tuple[Any, bytes | None] = (None, None)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: be a consumer of its own."""
         self._begin()
 

@@ -132,7 +132,7 @@ class JournalFile:
         self._size = 0  # what counts of the file: all that was appended successfully
         self._is_damaged = False  # it is longer than that, and cutting it back has failed
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: let go of the parent's file, which is the parent's alone."""
         if self._file is not None:
             self._file.close()

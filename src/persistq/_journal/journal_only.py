@@ -46,7 +46,7 @@ class JournalOnly:
         self._waiting: deque[Any] | None = None
         _fs.watch_forks(self)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: be a copy of its own."""
         self._start()
 

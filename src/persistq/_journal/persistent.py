@@ -164,7 +164,7 @@ class PersistentQueue:
         self._sentinels_to_put: list[Sentinel] = []
         self._lock = threading.RLock()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: be a copy of its own, as one that was pickled is."""
         self._begin()
 
