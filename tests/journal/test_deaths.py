@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -332,15 +333,36 @@ def test_where_locks_are_refused_nothing_is_assumed_dead(
     import fcntl
 
     def refuse(fd: int, operation: int) -> None:
-        raise OSError("no locks available")
+        raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     journal = JournalFile(str(tmp_path), "jobs", STARTED, False)
     journal.append(b"a\n")
     path = str(journal.open().name)
     journal.close()
-    assert locks.is_held(path)
-    assert locks.is_held(str(tmp_path / "missing"))
+    assert locks.is_held(path) is None
+    assert locks.is_held(str(tmp_path / "missing")) is None
+    monkeypatch.undo()
+    assert locks.is_held(path) is False
+
+
+def test_where_locks_are_refused_runs_are_restarted_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: Nursery
+) -> None:
+    import fcntl
+
+    q = PersistentQueue("jobs", tmp_path / "1", number_of_workers=2)
+    q.put_many(["a", "b"])
+    start_holder(nursery, q, 1).kill()
+
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    q.close()
+    assert nursery.start(workers.work, q).result() == ["b"]  # and "a" may be in a living hand
+    again = PersistentQueue("jobs", tmp_path / "2", tmp_path / "1", queue=queue.Queue())
+    assert again.requeue_unprocessed_work() == 1
 
 
 def test_a_file_put_aside_before_it_was_locked_is_not_written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import queue
@@ -426,6 +427,7 @@ def test_a_carrier_needs_only_put_and_get(make_queue: MakeQueue) -> None:
         ({"formatter_list": ["upper"]}, TypeError, r"formatter_list\[0\]"),
         ({"converter_list": [None, 3]}, TypeError, r"converter_list\[1\]"),
         ({"queue": []}, TypeError, r"no put\(\).*JoinableQueue"),
+        ({"queue": multiprocessing.SimpleQueue()}, TypeError, "SimpleQueue, whose put"),
     ],
 )
 def test_bad_arguments_are_named(

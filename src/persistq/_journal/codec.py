@@ -72,6 +72,8 @@ def escape(text: str) -> bytes:
     Returns:
         bytes: UTF-8 without tabs, line ends and bare DLEs.
     """
+    if text.isprintable():
+        return text.encode()  # the common case: neither control characters nor surrogates
     try:
         raw = text.encode()
     except UnicodeEncodeError:
@@ -231,6 +233,8 @@ class Codec:
                 knows file and line number and adds them.
         """
         text = line.decode("utf-8", "surrogateescape")
+        if text.isprintable() and not self._count:
+            return text  # the common case: one field, as it is
         if text.startswith(("\x10(", "\x10[")):
             fields = text[2:].split("\t")
             if not fields[-1]:

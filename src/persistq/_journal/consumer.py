@@ -242,7 +242,7 @@ class Consumer:
                     self.task_done(taken[0])
         finally:
             for sentinel in sentinels:
-                self._transport.put(sentinel)
+                self._transport.put_sentinel(sentinel)
 
     def _take_what_is_left(self) -> tuple[Any, bytes | None] | None:
         try:

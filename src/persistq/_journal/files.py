@@ -208,17 +208,18 @@ class JournalFile:
             OSError: The disk is full, or fails. The file is cut back to where it was.
         """
         with self._lock:
-            file = self.open()
-            if self._is_damaged:
-                self._cut_back(file)
+            file = self._file
+            if file is None or self._is_damaged or file.closed:
+                file = self._ready()
             try:
                 written = file.write(data)
-                while written < len(data):
-                    # Short: the disk is about to be full, which the next write says with its
-                    # reason, or there is more than the system takes at once.
-                    written += file.write(memoryview(data)[written:])
-                if self._fsync:
-                    _fs.sync_file(file.fileno())
+                if written != len(data) or self._fsync:
+                    while written < len(data):
+                        # Short: the disk is about to be full, which the next write says with its
+                        # reason, or there is more than the system takes at once.
+                        written += file.write(memoryview(data)[written:])
+                    if self._fsync:
+                        _fs.sync_file(file.fileno())
                 self._size += len(data)
             except BaseException:  # KeyboardInterrupt too: the caller is told that it failed
                 self._is_damaged = True
@@ -227,6 +228,12 @@ class JournalFile:
                 except OSError as error:
                     logger.error("%s: cannot cut back a failed write: %s", self._path, error)
                 raise
+
+    def _ready(self) -> io.FileIO:
+        file = self.open()
+        if self._is_damaged:
+            self._cut_back(file)
+        return file
 
     def _cut_back(self, file: io.FileIO) -> None:
         os.ftruncate(file.fileno(), self._size)

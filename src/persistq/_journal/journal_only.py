@@ -70,16 +70,19 @@ class JournalOnly:
         return message
 
     def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Take note of the sentinel that ends the work; a message is in the journal already."""
-        if not isinstance(payload, Sentinel):
-            return
+        """Do nothing: a message is in the journal already."""
+
+    def put_sentinel(
+        self, sentinel: Sentinel, block: bool = True, timeout: float | None = None
+    ) -> None:
+        """Take note of the sentinel that ends the work."""
         with self._lock:
-            self._end = payload
+            self._end = sentinel
             if self._waiting is not None:
                 # The list is made: there stay as many as there are workers, all of this kind.
                 work = [message for message in self._waiting if not isinstance(message, Sentinel)]
                 ends = min(len(self._waiting) - len(work) + 1, self.number_of_workers)
-                self._waiting = deque(work + [payload] * ends)
+                self._waiting = deque(work + [sentinel] * ends)
 
     def put_many(
         self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None

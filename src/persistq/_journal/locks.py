@@ -8,11 +8,15 @@ nothing is assumed dead.
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# What a lock that another process has is refused with.
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 if os.name == "nt":
     # Locks on Windows stop readers, so the one that is locked is a byte that no journal reaches.
@@ -52,24 +56,24 @@ def hold(fd: int) -> None:
         pass
 
 
-def is_held(path: str) -> bool:
-    """Tell whether a process has the file open, or may have.
+def is_held(path: str) -> bool | None:
+    """Tell whether a process has the file open.
 
     Args:
         path (str): Path of a journal file.
 
     Returns:
-        bool: False is proof that no process holds it. True also where the file system refuses
-        locks, or refuses this file, or it is gone.
+        bool | None: True is proof that a process lives which has it open, False that none does.
+        None where nothing is proved: the file system refuses locks, or this file, or it is gone.
     """
     try:
-        fd = os.open(path, os.O_RDWR)
+        fd = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     except OSError:
-        return True
+        return None
     try:
         _lock(fd, wait=False)
-    except OSError:
-        return True
+    except OSError as error:
+        return True if error.errno in _HELD else None
     else:
         return False
     finally:

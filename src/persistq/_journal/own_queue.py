@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _STR = frozenset({str})
 _WIRE = Codec()
+_decode = _WIRE.decode
 
 # In front of a journal line. Else it is a pickle, which begins with another byte: also of what
 # a user puts on `joinable_queue` himself.
@@ -41,6 +42,8 @@ class OwnQueue:
         self.number_of_workers = 1
         self._is_plain = is_plain
         self._watch: OrphanWatch | None = None
+        # A call less for each message.
+        self.put = carrier.put_bytes
         self.task_done = carrier.task_done
         self.join = carrier.join
 
@@ -67,9 +70,9 @@ class OwnQueue:
         """
         kind = type(message)
         # A line brings back a str, but not a subclass of one, nor what a formatter has changed.
-        if self._is_plain and (
+        if (
             kind is str or (kind is tuple and _STR.issuperset(map(type, message)))
-        ):
+        ) and self._is_plain:
             return _LINE + (_WIRE.encode(message) if line is None else line)
         try:
             return pickle_message(message)
@@ -81,17 +84,16 @@ class OwnQueue:
                 "it in the worker, or use queue.Queue() and threads."
             ) from error
 
-    def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put what `pack` returned, or a sentinel; timeout in seconds.
+    def put_sentinel(
+        self, sentinel: Sentinel, block: bool = True, timeout: float | None = None
+    ) -> None:
+        """Put a sentinel, which is no task; timeout in seconds.
 
         Raises:
             queue.Full: No room within the time.
         """
-        if isinstance(payload, Sentinel):
-            self.carrier.put_bytes(pickle.dumps(payload), block, timeout)
-            self.task_done()  # it is no task: see UserQueue.put
-        else:
-            self.carrier.put_bytes(payload, block, timeout)
+        self.put(pickle.dumps(sentinel), block, timeout)
+        self.task_done()  # see UserQueue.put_sentinel
 
     def put_many(
         self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
@@ -123,9 +125,9 @@ class OwnQueue:
         data = self.carrier.get_bytes(block, timeout)
         if data is None:
             return None
-        if data[:1] == _LINE:
+        if data[0] == _LINE[0]:
             line = data[1:]
-            return _WIRE.decode(line), line
+            return _decode(line), line
         return pickle.loads(data), None
 
     def qsize(self) -> int:

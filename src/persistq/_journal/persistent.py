@@ -217,11 +217,11 @@ class PersistentQueue:
             ValueError: The queue is closed.
             OSError: The record cannot be written. Nothing is queued.
         """
-        if obj is DONE or obj is FAILED:
-            self._transport.put(obj, block, timeout)
+        if type(obj) is Sentinel:
+            self._transport.put_sentinel(obj, block, timeout)
             return
-        line = self._line(obj)
-        if line in self._requeued_lines:
+        line = self._line(obj) if self._requested is None else self._codec.encode(obj)
+        if self._requeued_lines and line in self._requeued_lines:
             logger.info("not put again, since it has been requeued: %r", obj)
             return
         payload = self._transport.pack(obj, line)
@@ -465,7 +465,7 @@ class PersistentQueue:
             elif sentinel is FAILED:
                 logger.warning("queue %r: fail() after close() or fail() ignored", self._prefix)
             while self._sentinels_to_put:
-                self._transport.put(self._sentinels_to_put[-1])
+                self._transport.put_sentinel(self._sentinels_to_put[-1])
                 self._sentinels_to_put.pop()
 
     def dispose(self) -> None:

@@ -60,7 +60,7 @@ class Casualties:
         self._living: list[tuple[int, str]] = []
         self.has_living = False
         for pid, path in process_files(directory, prefix, STARTED):
-            if locks.is_held(path):
+            if locks.is_held(path) is not False:
                 self._living.append((pid, path))
                 self.has_living |= not is_own(path)
             else:
@@ -73,7 +73,11 @@ class Casualties:
     def _completed(self, pid: int, by_living: bool) -> list[str]:
         # An id may have been a dead worker's, and be a living one's now.
         files = process_files(self._directory, self._prefix, COMPLETED)
-        return [path for p, path in files if p == pid and locks.is_held(path) is by_living]
+        return [
+            path
+            for p, path in files
+            if p == pid and (locks.is_held(path) is not False) is by_living
+        ]
 
     def add_lost_on_the_way(self, requested: Sequence[str]) -> None:
         """Add messages that a worker took off the queue, dying before it could record that.
@@ -167,5 +171,5 @@ def remove_started_files(directory: str, prefix: str) -> None:
         OSError: The directory cannot be listed, or a file not be removed.
     """
     for _, path in process_files(directory, prefix, STARTED):
-        if not locks.is_held(path):
+        if locks.is_held(path) is not True:
             os.unlink(path)

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Protocol
 
+    from persistq._sentinels import Sentinel
+
     class Transport(Protocol):
         """Carries messages from those who put to those who get; times in seconds."""
 
@@ -31,7 +33,12 @@ if TYPE_CHECKING:
             """
 
         def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
-            """Put what `pack` returned, or a sentinel, which is no task; queue.Full for no room."""
+            """Put what `pack` returned; queue.Full where there is no room."""
+
+        def put_sentinel(
+            self, sentinel: Sentinel, block: bool = True, timeout: float | None = None
+        ) -> None:
+            """Put a sentinel, which is no task; queue.Full where there is no room."""
 
         def put_many(
             self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None

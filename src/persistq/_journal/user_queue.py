@@ -31,12 +31,24 @@ class UserQueue:
     """
 
     def __init__(self, carrier: Any) -> None:
+        import inspect  # here, since it is slow to import
+
         for name in ("put", "get"):
             if not callable(getattr(carrier, name, None)):
                 raise TypeError(
                     f"queue= is {carrier!r}, which has no {name}(); expected a queue such as "
                     "multiprocessing.JoinableQueue() or queue.Queue()"
                 )
+        try:
+            inspect.signature(carrier.put).bind("a message", True, None)
+        except ValueError:
+            pass  # written in C, and does not tell
+        except TypeError as error:
+            raise TypeError(
+                f"queue= is a {type(carrier).__qualname__}, whose put() takes no (obj, block, "
+                "timeout); expected a queue such as multiprocessing.JoinableQueue() or "
+                "queue.Queue()"
+            ) from error
         self.carrier = carrier
         self.number_of_workers = 1
         self._crosses_processes = not isinstance(carrier, (queue.Queue, queue.SimpleQueue))
@@ -91,16 +103,25 @@ class UserQueue:
             return message
 
     def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put what `pack` returned, or a sentinel; timeout in seconds.
+        """Put what `pack` returned; timeout in seconds.
 
         Raises:
             queue.Full: No room within the time.
         """
         self.carrier.put(payload, block, timeout)
-        if isinstance(payload, Sentinel):
-            # It is no task. Acknowledged by who takes it, it would be missed by join() where the
-            # worker for which it was meant has died.
-            self.task_done()
+
+    def put_sentinel(
+        self, sentinel: Sentinel, block: bool = True, timeout: float | None = None
+    ) -> None:
+        """Put a sentinel; timeout in seconds.
+
+        Raises:
+            queue.Full: No room within the time.
+        """
+        self.carrier.put(sentinel, block, timeout)
+        # It is no task. Acknowledged by who takes it, it would be missed by join() where the
+        # worker for which it was meant has died.
+        self.task_done()
 
     def put_many(
         self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
