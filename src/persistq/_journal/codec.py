@@ -232,7 +232,10 @@ class Codec:
             Exception: Whatever a converter raises, and `ValueError` for damaged JSON; the caller
                 knows file and line number and adds them.
         """
-        text = line.decode("utf-8", "surrogateescape")
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            text = line.decode("utf-8", "surrogateescape")
         if text.isprintable() and not self._count:
             return text  # the common case: one field, as it is
         if text.startswith(("\x10(", "\x10[")):

@@ -156,11 +156,79 @@ class _UsedCompletionWithdrawn(Exception):
     """A completion was withdrawn after its request had been cancelled."""
 
 
-class _Matcher:
-    """Cancel requests against completions, in whichever order they come to light.
+class _NotSimple(Exception):
+    """There are repeated or withdrawn lines, which `_SimpleMatcher` does not know."""
 
-    Each request has its place: a number that counts the lines of all requested files.
+
+class _SimpleMatcher:
+    """Cancel requests against completions, where no line is requested twice or withdrawn.
+
+    Each request has its place: a number that counts the lines of all requested files. One dict
+    holds all, so that a line costs one look into what may be larger than the processor's cache.
     """
+
+    def __init__(self) -> None:
+        self.place = 0
+        self.requested = 0
+        self.completed = 0
+        # A line to its place where it is open. To minus the number of its completions where these
+        # have come to light before it.
+        self._state: dict[bytes, int] = {}
+        self._ahead = 0
+
+    def open_count(self) -> int:
+        return len(self._state) - self._ahead
+
+    def request(self, lines: list[bytes], has_withdrawals: bool) -> None:
+        """Take lines of a requested file."""
+        if has_withdrawals:
+            raise _NotSimple
+        state, first = self._state, self.place
+        self.place += len(lines)
+        self.requested += len(lines)
+        if not self._ahead:
+            count = len(state) + len(lines)
+            state.update(zip(lines, range(first, self.place)))
+            if len(state) != count:
+                raise _NotSimple
+            return
+        get = state.get
+        for place, line in enumerate(lines, first):
+            value = get(line)
+            if value is None:
+                state[line] = place
+            elif value == -1:
+                del state[line]
+                self._ahead -= 1
+            else:
+                raise _NotSimple
+
+    def complete(self, lines: list[bytes], has_withdrawals: bool) -> int:
+        """Cancel the requests of lines; return how many of these were not read yet."""
+        if has_withdrawals:
+            raise _NotSimple
+        state, pop, missed = self._state, self._state.pop, 0
+        for line in lines:
+            value = pop(line, None)
+            if value is None:
+                state[line] = -1
+                missed += 1
+            elif value < 0:
+                raise _NotSimple
+        self._ahead += missed
+        self.completed += len(lines)
+        return missed
+
+    def result(self) -> tuple[list[bytes], list[int]]:
+        """Return the lines that are open, and their places, in order."""
+        if not self._ahead:
+            return list(self._state), list(self._state.values())
+        both = [(line, place) for line, place in self._state.items() if place >= 0]
+        return [line for line, _ in both], [place for _, place in both]
+
+
+class _Matcher:
+    """Do the same whatever the lines are."""
 
     def __init__(self) -> None:
         self.place = 0
@@ -171,26 +239,10 @@ class _Matcher:
         self._ahead: dict[bytes, int] = {}  # completions whose requests were not read yet
 
     def open_count(self) -> int:
-        return len(self._open)
+        return len(self._open) + len(self._repeats)
 
     def request(self, lines: list[bytes], has_withdrawals: bool) -> None:
         """Take lines of a requested file."""
-        fresh = dict(zip(lines, range(self.place, self.place + len(lines))))
-        keys = fresh.keys()
-        if (
-            len(fresh) == len(lines)
-            and self._open.keys().isdisjoint(keys)
-            and self._ahead.keys().isdisjoint(keys)
-            and self._repeats.keys().isdisjoint(keys)
-            and not has_withdrawals
-        ):
-            self._open.update(fresh)
-            self.requested += len(lines)
-        else:
-            self._request_one_by_one(lines, has_withdrawals)
-        self.place += len(lines)
-
-    def _request_one_by_one(self, lines: list[bytes], has_withdrawals: bool) -> None:
         is_open, repeats, ahead = self._open, self._repeats, self._ahead
         for place, line in enumerate(lines, self.place):
             if line in ahead:
@@ -205,6 +257,7 @@ class _Matcher:
             else:
                 is_open[line] = place
         self.requested += len(lines)
+        self.place += len(lines)
 
     def _withdraw_request(self, line: bytes) -> None:
         if line in self._repeats:
@@ -215,7 +268,7 @@ class _Matcher:
             # A completion, meant for an equal request, has cancelled it: so it is free again.
             self._ahead[line] = self._ahead.get(line, 0) + 1
 
-    def complete(self, lines: list[bytes]) -> int:
+    def complete(self, lines: list[bytes], has_withdrawals: bool) -> int:
         """Cancel the earliest request of each line; return how many were not read yet."""
         pop, repeats, ahead = self._open.pop, self._repeats, self._ahead
         missed = 0
@@ -225,7 +278,7 @@ class _Matcher:
                     repeats[line].popleft()
                     if not repeats[line]:
                         del repeats[line]
-                elif line.startswith(WITHDRAWN):
+                elif has_withdrawals and line.startswith(WITHDRAWN):
                     line = line[len(WITHDRAWN) :]
                     if line not in ahead:
                         raise _UsedCompletionWithdrawn
@@ -238,8 +291,7 @@ class _Matcher:
         return missed
 
     def result(self) -> tuple[list[bytes], list[int]]:
-        if not self._repeats:
-            return list(self._open), list(self._open.values())
+        """Return the lines that are open, and their places, in order."""
         both = [(place, line) for line, place in self._open.items()]
         both += [(place, line) for line, places in self._repeats.items() for place in places]
         both.sort()
@@ -270,17 +322,24 @@ def outstanding(requested: Sequence[str], completed: Sequence[str]) -> Outstandi
         OSError: A file cannot be read.
     """
     try:
-        return _outstanding(requested, completed, completed_first=False)
+        return _outstanding(requested, completed, _SimpleMatcher())
+    except _NotSimple:
+        pass  # begin anew: usually this shows early, or not at all
+    try:
+        return _outstanding(requested, completed, _Matcher())
     except _UsedCompletionWithdrawn:
         # Rare: task_done() was called too often, while other threads called it too. Read first,
         # all completions have settled before the first is used; it takes memory for them all.
-        return _outstanding(requested, completed, completed_first=True)
+        return _outstanding(requested, completed, _Matcher(), completed_first=True)
 
 
 def _outstanding(
-    requested: Sequence[str], completed: Sequence[str], completed_first: bool
+    requested: Sequence[str],
+    completed: Sequence[str],
+    matcher: _SimpleMatcher | _Matcher,
+    completed_first: bool = False,
 ) -> Outstanding:
-    result, matcher = Outstanding(), _Matcher()
+    result = Outstanding()
     readers = [_Reader(path) for path in completed]
     requests = _requests(requested, matcher, result)
     try:
@@ -301,7 +360,7 @@ def _outstanding(
                 reader.close()
                 readers.remove(reader)
             else:
-                is_starved = matcher.complete(lines) * 2 > len(lines)
+                is_starved = matcher.complete(lines, reader.has_withdrawals) * 2 > len(lines)
     finally:
         requests.close()
         for reader in readers:
@@ -312,7 +371,7 @@ def _outstanding(
 
 
 def _requests(
-    paths: Sequence[str], matcher: _Matcher, result: Outstanding
+    paths: Sequence[str], matcher: _SimpleMatcher | _Matcher, result: Outstanding
 ) -> Generator[bool, None, None]:
     """Hand the requests to the matcher, a block for each step."""
     for path in paths:
