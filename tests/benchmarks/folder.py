@@ -63,8 +63,9 @@ def drain_bare(root: str, count: int) -> float:
 
 
 def drain_queue(root: str, count: int) -> float:
-    folder = fill(root, count)
-    (queue := ReadableFolderQueue(folder)).dispose()
+    folder = fill(root, count + 1)
+    queue = ReadableFolderQueue(folder)
+    queue.task_done(queue.get(0))  # with the first, the list is made once: as for the limit
 
     def drain() -> None:
         for _ in range(count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fractions
+import gc
 import os
 import pickle
 import threading
@@ -10,12 +11,23 @@ import time
 import uuid
 from pathlib import Path
 from queue import Empty
+from typing import TYPE_CHECKING
 
 import pytest
 
 from folder_workers import last_letter
-from persistq import DONE, FAILED, ReadableFolderQueue, UpstreamFailureError, WritableFolderQueue
+from persistq import (
+    DONE,
+    FAILED,
+    ReadableFolderQueue,
+    ReadableGroupedFileFolderQueue,
+    UpstreamFailureError,
+    WritableFolderQueue,
+)
 from persistq._folder import watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -444,6 +456,7 @@ def open_descriptors() -> int:
 
 
 def test_a_disposed_queue_holds_no_descriptor_and_can_be_used_again(folder: Path) -> None:
+    gc.collect()  # whatever other tests have left
     before = open_descriptors()
     queue = ReadableFolderQueue(folder)
     for _ in range(5):
@@ -453,12 +466,29 @@ def test_a_disposed_queue_holds_no_descriptor_and_can_be_used_again(folder: Path
         assert open_descriptors() == before
 
 
-def test_queues_that_are_dropped_give_their_descriptors_back(folder: Path) -> None:
-    before = open_descriptors()
-    for _ in range(5):
-        with pytest.raises(Empty):
-            ReadableFolderQueue(folder).get(0)
-    assert open_descriptors() == before
+@pytest.mark.parametrize(
+    "make",
+    [
+        ReadableFolderQueue,
+        lambda folder: ReadableFolderQueue(folder, sorting_function=last_letter),
+        lambda folder: ReadableGroupedFileFolderQueue(folder, list_of_items_in_group=["a"]),
+    ],
+)
+def test_a_queue_that_is_dropped_gives_its_descriptors_back_at_once(
+    folder: Path, make: Callable[[Path], ReadableFolderQueue]
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = open_descriptors()
+        for _ in range(3):
+            try:
+                make(folder).get(0)
+            except Empty:
+                pass
+            assert open_descriptors() == before
+    finally:
+        gc.enable()
 
 
 def test_pickles_know_all_parameters_and_refuse_lambdas(tmp_path: Path, folder: Path) -> None:

@@ -32,6 +32,15 @@ def same_name(filename: str) -> str:
     return filename
 
 
+def sorting_value(function: Callable[[str], Any], filename: str) -> Any:
+    """Apply a sorting function, of which an exception and None count as an empty string."""
+    try:
+        value = function(filename)
+    except Exception:
+        return ""
+    return "" if value is None else value
+
+
 def process_prefix() -> str:
     """Give what this process's claimed files begin with; asked when used, for processes fork."""
     global _prefix_of
@@ -146,11 +155,7 @@ class _FolderQueue:
             Any: What the file is sorted by: mostly a str. Numbers come before strings, by value;
             a function that raises or returns None gives `""`.
         """
-        try:
-            value = self._sorting_function(filename)
-        except Exception:
-            return ""
-        return "" if value is None else value
+        return sorting_value(self._sorting_function, filename)
 
     def wip_filename(self, msg: str | os.PathLike[str]) -> str:
         """Give the path that a message has while this process works on it.

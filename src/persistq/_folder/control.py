@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import stat
@@ -37,6 +36,7 @@ def write(folder: str, kind: str, identity: str, prefix: str, *, sync: bool) -> 
     """
     # Slow to import, and only processes that produce need them.
     import datetime
+    import json
     import socket
     import uuid
 
@@ -162,6 +162,8 @@ def _read(path: str) -> tuple[bool, Producer | None]:
         os.close(fd)
     if len(content) > LARGEST_BYTES:
         return True, None
+    import json  # a consumer needs it once a producer has shown itself
+
     try:
         message = json.loads(content)
         header = message["header"]

@@ -109,6 +109,43 @@ def _first_of(group: dict[Hashable, list[str]]) -> str:
     return min(files[0] for files in group.values())
 
 
+def _alone(name: str) -> tuple[Hashable, Hashable]:
+    return name, None
+
+
+class _Locator:
+    """Finds the group and item of a file with the user's functions, and logs those without."""
+
+    def __init__(
+        self,
+        folder: str,
+        group_of: Callable[[str], Any],
+        item_of: Callable[[str], Any],
+        items: Iterable[Hashable],
+    ) -> None:
+        self.items = frozenset(items)
+        self._folder = folder
+        self._group_of = group_of
+        self._item_of = item_of
+        self._logged: set[str] = set()
+
+    def __call__(self, name: str) -> tuple[Hashable, Hashable] | None:
+        """Give a file's group and item; None, logged once a name, when it has none."""
+        try:
+            place = self._group_of(name), self._item_of(name)
+            hash(place)
+        except Exception as error:
+            reason = f"its grouping or item function raised {error!r}"
+        else:
+            if place[1] in self.items:
+                return place
+            reason = f"its item {place[1]!r} is not in the list of items"
+        if name not in self._logged:
+            self._logged.add(name)
+            _log.warning("%s in %s is ignored: %s", name, self._folder, reason)
+        return None
+
+
 class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
     """A folder queue that hands out sets of files: each when all its parts are there.
 
@@ -176,29 +213,13 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
     def _make_watch(self) -> None:
         # Files of a claim that failed half way and whose own names were taken meanwhile.
         self._to_undo: list[tuple[str, str]] = []
-        self._logged: set[str] = set()
         items = self.list_of_items_in_group
-        self._items: frozenset[Hashable] = frozenset([None] if items is None else items)
-        self._groups = Groups(self._locate, self._items)
-        self._watch = Watch(self.path, self._extension, self._prefix, self._groups)
-
-    def _locate(self, name: str) -> tuple[Hashable, Hashable] | None:
-        """Give a file's group and item; None, logged once a name, when it has none."""
-        if self.list_of_items_in_group is None:
-            return name, None
-        try:
-            place = self.grouping_function(name), self.item_function(name)
-            hash(place)
-        except Exception as error:
-            reason = f"its grouping or item function raised {error!r}"
+        if items is None:
+            self._groups = Groups(_alone, frozenset([None]))
         else:
-            if place[1] in self._items:
-                return place
-            reason = f"its item {place[1]!r} is not in the list of items"
-        if name not in self._logged:
-            self._logged.add(name)
-            _log.warning("%s in %s is ignored: %s", name, self.path, reason)
-        return None
+            locate = _Locator(self.path, self.grouping_function, self.item_function, items)
+            self._groups = Groups(locate, locate.items)
+        self._watch = Watch(self.path, self._extension, self._prefix, self._groups)
 
     def get(self, timeout: float | None = None) -> Any:
         """Claim the next complete group, by renaming its files in their folder.

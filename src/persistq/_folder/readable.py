@@ -8,11 +8,12 @@ import os
 import re
 import threading
 import time
+from functools import partial
 from queue import Empty
 
 from persistq import _fs
 from persistq._folder import names, recovery
-from persistq._folder.base import _FolderQueue, process_prefix, same_name
+from persistq._folder.base import _FolderQueue, process_prefix, same_name, sorting_value
 from persistq._folder.control import Producers
 from persistq._folder.watch import Ordered, Watch
 from persistq._sentinels import DONE, FAILED
@@ -41,6 +42,20 @@ def _is_number(value: Any) -> bool:
 
     real = isinstance(value, (numbers.Real, decimal.Decimal))
     return real and value == value
+
+
+def _sorting_key(function: Callable[[str], Any], name: str) -> tuple[int, Any]:
+    value = sorting_value(function, name)
+    if type(value) is str:
+        return 1, value
+    if isinstance(value, (int, float)) and value == value:
+        return 0, value
+    try:
+        if _is_number(value):
+            return 0, value
+        return 1, str(value)
+    except Exception:
+        return 1, ""
 
 
 class ReadableFolderQueue(_FolderQueue):
@@ -83,22 +98,11 @@ class ReadableFolderQueue(_FolderQueue):
         self._make_watch()
 
     def _make_watch(self) -> None:
-        key = None if self._sorting_function is same_name else self._sorting_key
-        self._index = Ordered(key)
+        # Nothing that the queue holds refers back to it, so one that is dropped gives its
+        # descriptors back at once.
+        function = self._sorting_function
+        self._index = Ordered(None if function is same_name else partial(_sorting_key, function))
         self._watch = Watch(self.path, self._extension, self._prefix, self._index)
-
-    def _sorting_key(self, name: str) -> tuple[int, Any]:
-        value = self.sorting_function(name)
-        if type(value) is str:
-            return 1, value
-        if isinstance(value, (int, float)) and value == value:
-            return 0, value
-        try:
-            if _is_number(value):
-                return 0, value
-            return 1, str(value)
-        except Exception:
-            return 1, ""
 
     def get(self, timeout: float | None = None) -> Any:
         """Claim the next file, by renaming it in its folder.

@@ -287,7 +287,7 @@ class Watch:
                 if mask & (_OVERFLOW | _GONE):
                     if mask & _GONE:
                         self._close_reports()
-                    self._next_look_s = 0.0
+                    self.distrust()
                     if self._reports is None:
                         return
                     continue
@@ -383,7 +383,8 @@ class Watch:
         key = (os.getpid(), status.st_dev, status.st_ino)
         # The first look of this process decides: whatever bears its id later is its own.
         self.inherited = _inherited.setdefault(key, inherited)
-        self._strangers, self._dangling = strangers, dangling
+        # Once is enough: a stranger that is gone may still be the subject of a report.
+        self._strangers, self._dangling = self._strangers or strangers, dangling
         if controls != self.controls:
             self.controls, self.controls_changed = controls, True
         self.unsure.clear()
