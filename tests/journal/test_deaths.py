@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import queue
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -236,6 +238,24 @@ def test_join_does_not_wait_for_ever_for_workers_that_all_died(
     with pytest.raises(PersistqError, match="Start the job again"):
         q.join()
     assert Journals(tmp_path).outstanding() == ["a"]
+
+
+# --- the parent's end ---------------------------------------------------------------------
+
+
+def test_a_parent_whose_workers_died_ends_though_more_was_put_than_the_pipe_holds(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import multiprocessing, os, sys; from persistq import PersistentQueue\n"
+        "q = PersistentQueue('jobs', sys.argv[1])\n"
+        "q.put(0); q.put_many(['x' * 200] * 20_000); q.close()\n"
+        "worker = multiprocessing.get_context('fork').Process(\n"
+        "    target=lambda: (q.get(), os.kill(os.getpid(), 9)))\n"
+        "worker.start(); worker.join()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=25)
+    assert len(Journals(tmp_path).outstanding()) == 20_001
 
 
 # --- orphans -----------------------------------------------------------------------------

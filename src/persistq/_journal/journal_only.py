@@ -12,7 +12,7 @@ from persistq._sentinels import DONE, Sentinel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from persistq._journal.codec import Codec
@@ -52,6 +52,9 @@ class JournalOnly:
 
     def watch_for_orphans(self) -> None:
         """Do nothing: `get` never waits."""
+
+    def leave_unread_at_exit(self, is_read: Callable[[], bool]) -> None:
+        """Do nothing: nothing waits here for this process to end."""
 
     def check_put(self) -> None:
         """Refuse messages that nobody would be handed.

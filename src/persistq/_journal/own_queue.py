@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+import time
+from multiprocessing import util
 from queue import Full
 
 from persistq._journal.carrier import pickle_message
@@ -12,10 +15,15 @@ from persistq._sentinels import Sentinel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from persistq._journal.carrier import Carrier
+    from persistq._journal.feeder import Feeder
+
+logger = logging.getLogger("persistq")
+
+_LOOK_S = 0.2
 
 _STR = frozenset({str})
 _WIRE = Codec()
@@ -130,6 +138,21 @@ class OwnQueue:
             return _decode(line), line
         return pickle.loads(data), None
 
+    def leave_unread_at_exit(self, is_read: Callable[[], bool]) -> None:
+        """Let this process end though nobody takes what is left; the journal has it.
+
+        A multiprocessing queue waits at the interpreter's exit until all is in the pipe: for ever,
+        where the workers have died and more was put than the pipe holds.
+
+        Args:
+            is_read (() -> bool): Whether somebody lives who may take messages.
+        """
+        # Behind the moment (0) at which multiprocessing has joined this process's children, and
+        # before the one (-5) at which the carrier waits.
+        util.Finalize(
+            self.carrier, _leave_unread, args=(self.carrier._feeder, is_read), exitpriority=-4
+        )
+
     def qsize(self) -> int:
         """Return the number of messages and sentinels that wait."""
         return self.carrier.qsize()
@@ -148,3 +171,16 @@ class OwnQueue:
     def __setstate__(self, state: dict[str, Any]) -> None:
         OwnQueue.__init__(self, state["carrier"], state["plain"])
         self.number_of_workers = state["workers"]
+
+
+def _leave_unread(feeder: Feeder, is_read: Callable[[], bool]) -> None:
+    if not util.is_exiting():
+        return  # the carrier was garbage: its feeder sees to itself
+    while feeder.records and is_read():
+        time.sleep(_LOOK_S)
+    if feeder.records:
+        logger.warning(
+            "%d messages are left that nobody takes: they are outstanding for the next run",
+            len(feeder.records),
+        )
+        feeder.leave_at_exit()

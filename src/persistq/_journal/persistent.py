@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -12,6 +13,8 @@ from persistq._journal.consumer import Consumer
 from persistq._journal.files import REQUESTED, JournalFile
 from persistq._journal.joining import join
 from persistq._journal.journal_only import JournalOnly
+from persistq._journal.orphans import is_worker
+from persistq._journal.recovery import has_living_workers
 from persistq._journal.runs import (
     UNLABELED_PREFIX,
     PreviousWork,
@@ -119,6 +122,12 @@ class PersistentQueue:
         if current is not None:
             _fs.make_folders(current)
         self._previous = PreviousWork(self._prefix, current, previous)
+        if current is not None and record_started and not is_worker():
+            # A worker's messages may be for those that are started later; but when the main
+            # process ends, only its living descendants are left.
+            self._transport.leave_unread_at_exit(
+                functools.partial(has_living_workers, current, self._prefix)
+            )
         self._start()
 
     def _make_transport(self, queue: Any) -> Transport:

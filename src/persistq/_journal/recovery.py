@@ -120,6 +120,22 @@ class Casualties:
             os.rename(path, target)
 
 
+def has_living_workers(directory: str, prefix: str) -> bool:
+    """Tell whether another process takes messages, or may.
+
+    Args:
+        directory (str): The directory of the run.
+        prefix (str): The queue's prefix.
+
+    Returns:
+        bool: True if so.
+    """
+    return any(
+        locks.is_held(path) is not False and not is_own(path)
+        for _, path in process_files(directory, prefix, STARTED)
+    )
+
+
 def take_over(
     directory: str,
     prefix: str,

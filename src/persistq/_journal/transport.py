@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
     from persistq._sentinels import Sentinel
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
         def watch_for_orphans(self) -> None:
             """Make a waiting `get` return None when this worker's parent has died."""
+
+        def leave_unread_at_exit(self, is_read: Callable[[], bool]) -> None:
+            """Let this process end though nobody takes what is left."""
 
         def check_put(self) -> None:
             """Raise ValueError where no message can be taken any more."""

@@ -62,6 +62,9 @@ class UserQueue:
     def watch_for_orphans(self) -> None:
         """Do nothing: `get` looks around by itself."""
 
+    def leave_unread_at_exit(self, is_read: Callable[[], bool]) -> None:
+        """Do nothing: nothing waits here for this process to end."""
+
     def check_put(self) -> None:
         """Do nothing: a queue of its own takes messages at any time."""
 
