@@ -16,7 +16,7 @@ import pytest
 
 import workers
 from journal.conftest import Journals
-from persistq import PersistentQueue, PersistqError, PreviousRunActiveError
+from persistq import PersistentQueue, PersistqError, PreviousRunActiveError, _fs
 from persistq._journal import joining, locks, runs
 from persistq._journal.files import STARTED, JournalFile, is_own, process_files
 
@@ -345,6 +345,31 @@ def test_a_journal_is_held_while_its_process_has_it_open(tmp_path: Path, nursery
     assert locks.is_held(path)
     journal.remove()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_child_forked_during_a_look_does_not_keep_the_lock(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs_started_PID1.tsv"
+    path.touch()
+    lock, children = locks._lock, []
+
+    def lock_and_fork(fd: int, wait: bool) -> None:
+        lock(fd, wait)
+        q = PersistentQueue(queue=queue.Queue())
+        children.append(nursery.start(workers.take_and_hold, q, 0))
+        assert children[-1].receive() == "holding"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "_lock", lock_and_fork)
+        assert locks.is_held(str(path)) is False
+    assert locks.is_held(str(path)) is False
+    with _fs.folder_lock(str(tmp_path)):
+        children.append(
+            nursery.start(workers.take_and_hold, PersistentQueue(queue=queue.Queue()), 0)
+        )
+    with _fs.folder_lock(str(tmp_path)):  # the test's time limit ends this where it is kept
+        assert all(child.process.is_alive() for child in children)
 
 
 def test_where_locks_are_refused_nothing_is_assumed_dead(
