@@ -94,8 +94,15 @@ class Outstanding:
         return messages
 
 
-class _Reader:
-    """Whole lines of one file, a block at a time."""
+class Reader:
+    """Whole lines of one journal file, a block at a time.
+
+    Args:
+        path (str): Path of the file.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -108,6 +115,7 @@ class _Reader:
         self.has_withdrawals = False  # among the lines returned last
 
     def fraction(self) -> float:
+        """Return how much of the file has been read, from 0 to 1."""
         return self.read_bytes / self._size
 
     def lines(self) -> list[bytes] | None:
@@ -153,6 +161,7 @@ class _Reader:
             )
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -294,7 +303,7 @@ def _outstanding(
     requested: Sequence[str], completed: Sequence[str], completed_first: bool
 ) -> Outstanding:
     result, matcher = Outstanding(), _Matcher()
-    readers = [_Reader(path) for path in completed]
+    readers = [Reader(path) for path in completed]
     requests = _requests(requested, matcher, result)
     try:
         more_requests, is_starved = True, not completed_first
@@ -308,7 +317,7 @@ def _outstanding(
                 is_starved = False
                 continue
             # The workers' files cover the same time, so they are read at the same pace.
-            reader = min(readers, key=_Reader.fraction)
+            reader = min(readers, key=Reader.fraction)
             lines = reader.lines()
             if lines is None:
                 result.torn += reader.torn
@@ -334,7 +343,7 @@ def _requests(
     """Hand the requests to the matcher, a block for each step."""
     for path in paths:
         result._files.append((matcher.place, path))
-        reader = _Reader(path)
+        reader = Reader(path)
         try:
             while True:
                 lines = reader.lines()
