@@ -420,9 +420,7 @@ class Watch:
         if self._claimer_start_s is None:
             return False
         try:
-            return (
-                entry.stat(follow_symlinks=False).st_ctime >= self._claimer_start_s - _fs.YOUNGER_S
-            )
+            claimed_s = entry.stat(follow_symlinks=False).st_ctime
         except FileNotFoundError:
             return True
         return claimed_s >= self._claimer_start_s - _fs.YOUNGER_S
