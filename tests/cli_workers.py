@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import queue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from persistq import PersistentQueue, ReadableFolderQueue, WritableFolderQueue
-
-if TYPE_CHECKING:
-    from persistq._journal.persistent import PersistentQueue as Queue
+from persistq import PersistentQueue, ReadableFolderQueue, WritableFolderQueue, pickup_dirs
 
 
 def put_and_work(talk: Any, folder: str, count: int, done: int) -> None:
@@ -24,10 +21,11 @@ def put_and_work(talk: Any, folder: str, count: int, done: int) -> None:
         talk.send(q.get() if done < count else None)
 
 
-def run_to_the_end(talk: Any, q: Queue) -> None:
-    q.put_many(["a", "b"])
-    for _ in range(2):
-        q.task_done(q.get())
+def run_to_the_end(talk: Any, folder: str) -> None:
+    q = PersistentQueue("jobs", folder, queue=queue.Queue())
+    q.put("a")
+    q.task_done(q.get())
+    q.close()
 
 
 def claim_and_stay(talk: Any, folder: str, count: int) -> None:
@@ -39,4 +37,13 @@ def claim_and_stay(talk: Any, folder: str, count: int) -> None:
 def announce_and_stay(talk: Any, folder: str) -> None:
     WritableFolderQueue(folder)
     talk.send("announced")
+    talk.recv()
+
+
+def load_then_wait(talk: Any, root: str) -> None:
+    """Complete one of three messages, and take the next."""
+    q = PersistentQueue("load", *pickup_dirs(root, "load"), queue=queue.Queue())
+    q.put_many(["orders.csv", "customers.csv", "invoices.csv"])
+    q.task_done(q.get())
+    talk.send(q.get())
     talk.recv()

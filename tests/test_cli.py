@@ -499,6 +499,7 @@ def test_retire_removes_runs_that_were_carried_on_and_no_others(tmp_path: Path) 
 
     assert sorted(os.listdir(tmp_path / "jobs")) == [f"run_{number:06d}" for number in (1, 4, 5, 6)]
     assert text("outstanding", str(tmp_path)) == before
+    assert text("retire", "--keep", "2", "--yes", str(tmp_path)) == "nothing to retire\n"
     assert pickup_dirs(tmp_path, "jobs")[1] == folders[4]
 
 
@@ -558,12 +559,12 @@ def read_until(fd: int, wanted: bytes) -> bytes:
     return seen
 
 
-def test_watch_prints_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+def test_watch_prints_plain_lines_where_there_is_no_terminal(
+    tmp_path: Path, nursery: Nursery
+) -> None:
     with WritableFolderQueue(tmp_path / "in"):
         pass
-    with PersistentQueue("jobs", tmp_path / "run") as q:
-        q.put("a")
-        q.task_done(q.get())
+    nursery.start(cli_workers.run_to_the_end, str(tmp_path / "run")).join()
 
     shown = text("watch", str(tmp_path / "run"), str(tmp_path / "in"))
 
@@ -615,7 +616,7 @@ def wait_for_signal_handler(pid: int) -> None:
         (["status", ".", "--items", "a"], "go together"),
         (["status", ".", "--items", "a", "--group", "("], "cannot be used"),
         (["outstanding", "."], "holds no journals"),
-        (["get", "in", "--timeout", "-1"], "0 or more"),
+        (["get", "in", "--timeout=-1"], "0 or more"),
         (["get", "in", "--timeout", "soon"], "invalid float value"),
         (["get", "in", "--pid", "0"], "no process 0"),
         (["get", "in", "-e", ".wip"], "choose another one"),
@@ -697,3 +698,64 @@ def test_the_version_is_told_without_loading_a_queue() -> None:
     ).stdout
     assert shown == f"persistq {persistq.__version__}\n[]\n"
     assert text("-V") == text("--version")
+
+
+DOCS = REFERENCE.parents[1]
+PATTERNS = {
+    "<id>": r"\d+",
+    "<host>": r"\d{10}",
+    "<when>": r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(\d+ s ago\)",
+}
+
+
+def nothing_before(folder: Path, nursery: Nursery) -> None:
+    """Give a page a folder as it is."""
+
+
+def a_failed_night(folder: Path, nursery: Nursery) -> None:
+    worker = nursery.start(cli_workers.load_then_wait, str(folder / "pickups"))
+    worker.receive()
+    worker.kill()
+    producer = nursery.start(cli_workers.announce_and_stay, str(folder / "orders"))
+    producer.receive()
+    producer.kill()
+    write(folder / "orders", "a.tsv", "b.tsv")
+    consumer = nursery.start(cli_workers.claim_and_stay, str(folder / "orders"), 1)
+    consumer.receive()
+    consumer.kill()
+
+
+@posix
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("page", "before"),
+    [("a-pipeline-in-shell", nothing_before), ("after-a-failed-run", a_failed_night)],
+)
+def test_the_shell_examples_of_a_page_print_what_it_shows(
+    page: str, before: Any, tmp_path: Path, nursery: Nursery
+) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    before(folder, nursery)
+    blocks = re.findall(
+        r"^```(bash|text)\n(.*?)^```$",
+        (DOCS / "how-to" / f"{page}.md").read_text("utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    code, expected = "exec 2>&1\n", ""
+    for kind, block in blocks:
+        if kind == "bash":
+            code += block
+        else:
+            expected += block
+
+    printed = script(code, folder).stdout.splitlines()
+    shown = [line for line in expected.splitlines() if line]
+
+    printed = [line for line in printed if line and " Killed " not in line]
+    assert len(printed) == len(shown), printed
+    for line, wanted in zip(printed, shown):
+        pattern = re.sub(r"(\\ )+", r" +", re.escape(wanted))
+        for name, meaning in PATTERNS.items():
+            pattern = pattern.replace(re.escape(name), meaning)
+        assert re.fullmatch(pattern, line), (line, wanted)

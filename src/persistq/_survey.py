@@ -470,13 +470,19 @@ def current_runs(home: str) -> list[tuple[str, str]]:
     Returns:
         list[tuple[str, str]]: Path and prefix of the journals, the latest run first.
     """
-    found, settled = [], set()
+    found = []
+    taken_over: dict[str, bool] = {}  # whether the run behind has carried the work on, by prefix
+    behind = 0
     for folder in runs(home):
+        number = int(os.path.basename(folder)[len("run_") :])
+        if number != behind - 1:
+            # Whatever stood between may have been what carried this one's work, or forgot it.
+            taken_over.clear()
+        behind = number
         for prefix in journal_prefixes(folder):
-            if prefix not in settled:
+            if not taken_over.get(prefix):
                 found.append((folder, prefix))
-                if is_carrying(folder, prefix):
-                    settled.add(prefix)
+            taken_over[prefix] = is_carrying(folder, prefix)
     return found
 
 
@@ -511,12 +517,20 @@ def survey(path: str, **folder_options: Any) -> list[Survey]:
     Raises:
         OSError: Something cannot be read.
     """
-    found: list[Survey] = [JournalSurvey(*place) for place in journals(path)]
+    found: list[Survey] = []
+    latest = set()
+    for folder, prefix in journals(path):
+        journal = JournalSurvey(folder, prefix)
+        # Of earlier runs only what they left undone is of interest.
+        key = (os.path.dirname(folder), prefix)
+        if key not in latest or not journal.is_finished or journal.alive:
+            found.append(journal)
+        latest.add(key)
     has_runs = bool(homes(path))
-    folder = FolderSurvey(path, holds_journals=bool(found), **folder_options)
+    queue = FolderSurvey(path, holds_journals=bool(found), **folder_options)
     if found:
-        if folder.in_progress or any(vars(folder.producers).values()) or folder.failed:
-            found.append(folder)
-    elif not has_runs or folder.is_queue:
-        found.append(folder)
+        if queue.in_progress or any(vars(queue.producers).values()) or queue.failed:
+            found.append(queue)
+    elif not has_runs or queue.is_queue:
+        found.append(queue)
     return found
