@@ -371,9 +371,13 @@ def test_get_stops_when_the_process_it_acts_for_has_died(tmp_path: Path, nursery
         stderr=subprocess.PIPE,
     ) as waiting:
         assert waiting.stderr is not None
-        other.kill()
-        assert b"has ended" in waiting.stderr.read() + b"" or waiting.wait(LIMIT_S)
-        assert waiting.wait(LIMIT_S) == 2
+        try:
+            wait_until_it_waits(waiting.pid)
+            other.kill()
+            assert waiting.wait(LIMIT_S) == 2
+            assert b"has ended" in waiting.stderr.read()
+        finally:
+            waiting.kill()
     assert "no process" in text("get", str(tmp_path), "--pid", str(other.pid), status=2)
 
 
@@ -537,15 +541,19 @@ def test_watch_redraws_on_a_terminal_until_the_work_is_done(
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
     ) as watching:
         os.close(side)
-        seen = read_until(main, b"1/4")
-        for number in range(2, 5):
-            worker.send("next")
-            worker.receive()
-            seen += read_until(main, b"%d/4" % number)
-        assert watching.poll() is None  # all is done, but the run may put more
-        worker.send("end")
-        worker.join()
-        assert watching.wait(LIMIT_S) == 0
+        try:
+            seen = read_until(main, b"1/4")
+            for number in range(2, 5):
+                worker.send("next")
+                worker.receive()
+                seen += read_until(main, b"%d/4" % number)
+            for _ in range(3):  # all is done, but the run may put more: it goes on
+                seen += read_until(main, b"\x1b[1A")
+            worker.send("end")
+            worker.join()
+            assert watching.wait(LIMIT_S) == 0
+        finally:
+            watching.kill()
     os.close(main)
     assert b"\x1b[1A" in seen
     assert b"[#####---------------]  25%" in seen
@@ -587,13 +595,16 @@ def test_ctrl_c_ends_a_wait_as_a_shell_expects_and_without_a_traceback(
         [*COMMAND, *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as waiting:
         assert waiting.stderr is not None
-        wait_for_signal_handler(waiting.pid)
-        waiting.send_signal(signal.SIGINT)
-        assert waiting.wait(LIMIT_S) == -signal.SIGINT
-        assert waiting.stderr.read() == b""
+        try:
+            wait_until_it_waits(waiting.pid)
+            waiting.send_signal(signal.SIGINT)
+            assert waiting.wait(LIMIT_S) == -signal.SIGINT
+            assert waiting.stderr.read() == b""
+        finally:
+            waiting.kill()
 
 
-def wait_for_signal_handler(pid: int) -> None:
+def wait_until_it_waits(pid: int) -> None:
     """Wait until the command has begun to work: it sleeps, or waits for reports."""
     status = Path(f"/proc/{pid}/wchan")
     if not status.exists():

@@ -39,6 +39,8 @@ def make_journals(folder: Path, seed: int) -> tuple[list[str], list[str]]:
         done.sort(key=lambda line: lines.index(line) + dice.randrange(50))
     if dice.random() < 0.2:
         done.append(b"never requested")
+    if dice.random() < 0.2 and done:
+        done[1:1] = done[:1]
     paths: tuple[list[str], list[str]] = ([], [])
     for kind, all_lines in ((0, lines), (1, done)):
         files = dice.randrange(1, 4)
@@ -57,8 +59,9 @@ def test_the_fast_tally_agrees_with_the_exact_reading(
 ) -> None:
     from persistq._journal import outstanding as room
 
-    monkeypatch.setattr(room, "_BLOCK_BYTES", random.Random(seed).choice([64, 4096]))
-    monkeypatch.setattr(tally_room, "_LEAD_LINES", random.Random(seed).choice([1, 100, 4000]))
+    dice = random.Random(f"sizes {seed}")
+    monkeypatch.setattr(room, "_BLOCK_BYTES", dice.choice([64, 4096]))
+    monkeypatch.setattr(tally_room, "_LEAD_LINES", dice.choice([1, 100, 4000]))
     requested, completed = make_journals(tmp_path, seed)
 
     exact, fast = outstanding(requested, completed), tally(requested, completed)
@@ -69,6 +72,24 @@ def test_the_fast_tally_agrees_with_the_exact_reading(
         exact.completed,
         exact.torn,
     )
+
+
+def test_a_message_completed_twice_and_requested_again_later_is_not_outstanding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from persistq._journal import outstanding as room
+
+    monkeypatch.setattr(room, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(tally_room, "_LEAD_LINES", 1)
+    requested, completed = tmp_path / "requested", tmp_path / "completed"
+    others = [f"other {number}\n" for number in range(100)]
+    requested.write_text("".join(["a\n", *others, "a\n"]))
+    completed.write_text("a\na\n")
+
+    found = tally([str(requested)], [str(completed)])
+
+    assert b"a" not in found.lines
+    assert len(found.lines) == 100
 
 
 def test_a_looker_knows_a_held_file_and_a_free_one(tmp_path: Path, nursery: Nursery) -> None:
