@@ -15,7 +15,7 @@ SOURCE = Path(persistq.__file__).parent
 MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 # Each room, and the rooms it may import from.
-LEAVES = {"exceptions", "_sentinels", "_fs"}
+LEAVES = {"exceptions", "_sentinels", "_fs", "_processes"}
 ARROWS = {
     "_journal/codec": set(),
     "_journal/files": {"_journal/codec", "_journal/locks"},
@@ -80,15 +80,22 @@ ARROWS = {
         "_folder/watch",
         "_folder/writable",
     },
-    "_survey": {
+    "_survey/hand": set(),
+    "_survey/journals": {
+        "_survey/hand",
         "_journal/files",
         "_journal/locks",
         "_journal/outstanding",
         "_journal/tally",
+    },
+    "_survey/folder": {
+        "_survey/hand",
+        "_survey/journals",
         "_folder/control",
         "_folder/grouped",
         "_folder/names",
     },
+    "_survey/find": {"_survey/folder", "_survey/journals", "_folder/names", "_journal/files"},
     "_cli/show": set(),
     "_cli/parser": {"_cli/show"},
     "_cli/look": {

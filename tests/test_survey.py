@@ -14,7 +14,7 @@ import pytest
 
 import cli_workers
 import workers
-from persistq import PersistentQueue, WritableFolderQueue, _fs, _survey
+from persistq import PersistentQueue, WritableFolderQueue, _processes, _survey
 from persistq._folder.acting import ActingReader, ActingWriter, Actor
 from persistq._journal import locks
 from persistq._journal import tally as tally_room
@@ -198,11 +198,12 @@ def test_a_producer_is_the_same_in_all_calls_until_its_process_is_another(
 
 
 def test_the_key_of_a_process_is_the_same_when_others_ask() -> None:
-    code = "import sys; from persistq import _fs; print(_fs.process_key(int(sys.argv[1])))"
+    code = "import sys; from persistq._processes import process_key as key; "
+    code += "print(key(int(sys.argv[1])))"
     asked = subprocess.run(
         [sys.executable, "-c", code, str(os.getpid())], capture_output=True, text=True, timeout=20
     ).stdout
-    assert asked.rstrip("\n") == _fs.process_key(os.getpid())
+    assert asked.rstrip("\n") == _processes.process_key(os.getpid())
 
 
 def test_a_second_call_finds_what_the_first_announced_and_closed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from persistq import _fs
+from persistq import _processes
 from persistq._folder import control, names
 from persistq._folder.readable import ReadableFolderQueue
 from persistq._folder.watch import Watch
@@ -31,7 +31,7 @@ class Actor:
     """
 
     def __init__(self, pid: int) -> None:
-        start_s, key = _fs.process_start_s(pid), _fs.process_key(pid)
+        start_s, key = _processes.process_start_s(pid), _processes.process_key(pid)
         if start_s is None or key is None:
             raise ProcessLookupError(
                 f"no process {pid} lives on this machine; expected the id of the process that "
@@ -43,11 +43,11 @@ class Actor:
 
     def lives(self) -> bool:
         """Tell whether it still lives, and its id is not another's by now."""
-        return _fs.process_key(self.pid) == self._key
+        return _processes.process_key(self.pid) == self._key
 
     def prefix(self) -> str:
         """Give what the names of its claimed files begin with."""
-        host = names.host_digits(_fs.machine_fqdn(), _fs.pid_namespace())
+        host = names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
         return names.wip_prefix(self.pid, host)
 
     def uuid(self) -> str:

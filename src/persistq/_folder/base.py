@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from persistq import _fs
+from persistq import _processes
 from persistq._folder import names
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ def process_prefix() -> str:
     global _prefix_of
     pid = os.getpid()
     if _prefix_of[0] != pid:
-        host = names.host_digits(_fs.machine_fqdn(), _fs.pid_namespace())
+        host = names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
         _prefix_of = (pid, names.wip_prefix(pid, host))
     return _prefix_of[1]
 

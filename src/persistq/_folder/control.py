@@ -6,7 +6,7 @@ import logging
 import os
 import stat
 
-from persistq import _fs
+from persistq import _fs, _processes
 from persistq._folder import names
 
 TYPE_CHECKING = False
@@ -47,9 +47,9 @@ def write(folder: str, kind: str, identity: str, pid: int, prefix: str, *, sync:
         "type": kind[1:].upper(),
         "createdUTCTimestamp": now,
         "uuid": identity,
-        "createdBy": _fs.user_name(),
+        "createdBy": _processes.user_name(),
         "hostName": socket.gethostname(),
-        "machineFQDN": _fs.machine_fqdn(),
+        "machineFQDN": _processes.machine_fqdn(),
         "pid": digits,
     }
     content = json.dumps({"header": header}).encode()

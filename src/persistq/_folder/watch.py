@@ -17,7 +17,7 @@ import threading
 import time
 from heapq import heappop, heappush
 
-from persistq import _fs
+from persistq import _fs, _processes
 from persistq._folder import names
 
 TYPE_CHECKING = False
@@ -424,7 +424,7 @@ class Watch:
             claimed_s = entry.stat(follow_symlinks=False).st_ctime
         except FileNotFoundError:
             return True
-        return claimed_s >= self._claimer_start_s - _fs.YOUNGER_S
+        return claimed_s >= self._claimer_start_s - _processes.YOUNGER_S
 
     def forget(self, name: str) -> None:
         """Note that a message is claimed: with reports or without, it waits no longer."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-from persistq import _fs
+from persistq import _processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Looker:
                     if fields[1:2] == [b"FLOCK"] and fields[3] == b"WRITE":
                         major, minor, inode = fields[5].split(b":")
                         self._held.add((os.makedev(int(major, 16), int(minor, 16)), int(inode)))
-            self._is_complete = not _fs.pid_namespace()
+            self._is_complete = not _processes.pid_namespace()
         except (OSError, ValueError, IndexError):
             pass
 
