@@ -131,11 +131,14 @@ class Carrier(_JoinableQueue):
         self._reader, self._waiter, self._writer = open_pipe()
         self._unfinished_tasks = ctx.Semaphore(0)
         self._slots = Slots(maxsize, ctx) if maxsize > 0 else None
+        home: str | None = None
         try:
             home = spill.home()
+            spill.remember_semaphore(home, self._unfinished_tasks)
+            if self._slots is not None:
+                spill.remember_semaphore(home, self._slots.semaphore)
         except OSError as error:
             _log.warning("no room for temporary files, messages must be small: %s", error)
-            home = None
         self._spill = spill.Spill(home)
         self._opid = os.getpid()
         self._reset()
