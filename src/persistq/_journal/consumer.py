@@ -17,10 +17,11 @@ from persistq.exceptions import UpstreamFailureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
     from persistq._journal.codec import Codec
+    from persistq._journal.files import RunFiles
     from persistq._journal.transport import Transport
 
 logger = logging.getLogger("persistq")
@@ -41,7 +42,7 @@ class Consumer:
         fsync (bool): Whether a completion is to survive a power cut.
         record_started (bool): Whether to record what is begun, for the living to take over.
         number_of_producers (int): How many `DONE`s make a last one.
-        requested (() -> Sequence[str]): Paths of all that was requested in this run.
+        files (() -> RunFiles): The files of this run.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class Consumer:
         fsync: bool,
         record_started: bool,
         number_of_producers: int,
-        requested: Callable[[], Sequence[str]],
+        files: Callable[[], RunFiles],
     ) -> None:
         self._transport = transport
         self._codec = codec
         self._directory = directory
         self._prefix = prefix
         self._number_of_producers = number_of_producers
-        self._requested = requested
+        self._files = files
         self.completed: JournalFile | None = None
         self._started: JournalFile | None = None
         if directory is not None:
@@ -196,9 +197,9 @@ class Consumer:
             return []
         # Of one producer, the DONE stands behind all work, so all has been taken by somebody.
         is_all_taken = self._number_of_producers == 1 and self._transport.is_first_in_first_out
-        requested = self._requested() if is_all_taken else None
         try:
-            return take_over(self._directory, self._prefix, self._started, requested)
+            files = self._files()
+            return take_over(self._directory, self._prefix, self._started, files, is_all_taken)
         except OSError as error:
             logger.warning("cannot look for workers that died: %s", error)
             return []

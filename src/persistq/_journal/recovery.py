@@ -21,17 +21,15 @@ from collections import Counter
 from persistq import _fs
 from persistq._journal import locks
 from persistq._journal.files import (
-    COMPLETED,
     STARTED,
     JournalFile,
+    RunFiles,
+    has_recovered_files,
     is_own,
     process_files,
+    process_id,
 )
 from persistq._journal.outstanding import outstanding
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 logger = logging.getLogger("persistq")
 
@@ -46,15 +44,16 @@ class Casualties:
     Args:
         directory (str): The directory of the run.
         prefix (str): The queue's prefix.
+        files (RunFiles): The run's files.
 
     Attributes:
         lines (list[bytes]): What they had started and not completed.
         has_living (bool): Whether another process holds a started file.
+        has_deaths (bool): Whether any worker has died, also one whose work was taken over.
     """
 
-    def __init__(self, directory: str, prefix: str) -> None:
-        self._directory = directory
-        self._prefix = prefix
+    def __init__(self, directory: str, prefix: str, files: RunFiles) -> None:
+        self._files = files
         self.lines: list[bytes] = []
         self._dead: list[str] = []
         self._living: list[tuple[int, str]] = []
@@ -66,58 +65,79 @@ class Casualties:
             else:
                 self._dead.append(path)
                 self.lines += outstanding([path], self._completed(pid, by_living=False)).lines
+        # What the dead have left is the evidence that they died, however long ago.
+        self.has_deaths = bool(self._dead) or has_recovered_files(directory, prefix)
+        if len(set(self.lines)) < len(self.lines):
+            self._drop_what_two_had()
 
     def __bool__(self) -> bool:
         return bool(self._dead)
 
     def _completed(self, pid: int, by_living: bool) -> list[str]:
-        # An id may have been a dead worker's, and be a living one's now.
-        files = process_files(self._directory, self._prefix, COMPLETED)
-        return [
-            path
-            for p, path in files
-            if p == pid and (locks.is_held(path) is not False) is by_living
-        ]
+        # An id may have been a dead worker's, and be a living one's now; or that of a process of
+        # an earlier run, which is not among these.
+        files = [path for path in self._files.begun if process_id(path) == pid]
+        return [path for path in files if (locks.is_held(path) is not False) is by_living]
 
-    def add_lost_on_the_way(self, requested: Sequence[str]) -> None:
-        """Add messages that a worker took off the queue, dying before it could record that.
+    def _drop_what_two_had(self) -> None:
+        # Killed while it took over, a worker leaves a message in two files. Done twice, it would
+        # be acknowledged once too often.
+        left = Counter(outstanding(self._files.requested, self._files.completed).lines)
+        lines, self.lines = self.lines, []
+        seen: Counter[bytes] = Counter()
+        for line in lines:
+            seen[line] += 1
+            if seen[line] <= max(left[line], 1):
+                self.lines.append(line)
 
-        Only for when all work has been taken off the queue: then what is outstanding, and in no
-        living worker's hand, was in a dead one's.
+    def lost_on_the_way(self) -> Counter[bytes]:
+        """Return messages that are outstanding, and in no living worker's hand.
 
-        Args:
-            requested (Sequence[str]): Paths of all that was requested in this run.
+        Once all work has been taken off the queue, these were in a dead worker's: it took them,
+        and died before it could record that, or has recorded it.
+
+        Returns:
+            Counter[bytes]: Their lines.
 
         Raises:
             OSError: A journal cannot be read.
         """
-        lost = self._outstanding_in_no_hand(requested)
-        if lost - Counter(self.lines):
-            time.sleep(_SETTLE_S)
-            lost &= self._outstanding_in_no_hand(requested)
-            self.lines += (lost - Counter(self.lines)).elements()
+        left = Counter(outstanding(self._files.requested, self._files.completed).lines)
+        return left - self.in_hand()
 
-    def _outstanding_in_no_hand(self, requested: Sequence[str]) -> Counter[bytes]:
-        completed = [path for _, path in process_files(self._directory, self._prefix, COMPLETED)]
-        left = Counter(outstanding(requested, completed).lines)
+    def in_hand(self) -> Counter[bytes]:
+        """Return what the living have started and not completed."""
+        lines: Counter[bytes] = Counter()
         for pid, path in self._living:
             try:
-                left -= Counter(outstanding([path], self._completed(pid, by_living=True)).lines)
+                lines.update(outstanding([path], self._completed(pid, by_living=True)).lines)
             except FileNotFoundError:
                 pass  # it has ended since, with nothing in hand
-        return left
+        return lines
+
+    def add_lost_on_the_way(self) -> None:
+        """Add messages that a worker took off the queue, dying before it could record that.
+
+        Only for when all work has been taken off the queue.
+
+        Raises:
+            OSError: A journal cannot be read.
+        """
+        lost = self.lost_on_the_way()
+        if lost - Counter(self.lines):
+            time.sleep(_SETTLE_S)
+            lost &= self.lost_on_the_way()
+            self.lines += (lost - Counter(self.lines)).elements()
 
     def put_aside(self) -> None:
         """Rename the dead workers' files, so that nobody takes over from them again."""
         for path in self._dead:
-            if os.path.getsize(path) == 0:
-                os.unlink(path)
-                continue
             target, number = path[: -len(".tsv")] + "_recovered.tsv", 1
             while os.path.lexists(target):
                 number += 1
                 target = f"{path[: -len('.tsv')]}_recovered-{number}.tsv"
             os.rename(path, target)
+        self._dead = []
 
 
 def has_living_workers(directory: str, prefix: str) -> bool:
@@ -140,7 +160,8 @@ def take_over(
     directory: str,
     prefix: str,
     started: JournalFile,
-    requested: Sequence[str] | None,
+    files: RunFiles,
+    is_all_taken: bool,
 ) -> list[bytes]:
     """Take over what dead workers of this run had in hand.
 
@@ -148,8 +169,8 @@ def take_over(
         directory (str): The directory of the run.
         prefix (str): The queue's prefix.
         started (JournalFile): The taker's own record of what it has in hand.
-        requested (Sequence[str] | None): Paths of all that was requested in this run, where all of
-            it has been taken off the queue; else None.
+        files (RunFiles): The run's files.
+        is_all_taken (bool): Whether all that was requested has been taken off the queue.
 
     Returns:
         list[bytes]: Journal lines. Usually none, since nobody died.
@@ -158,11 +179,11 @@ def take_over(
         OSError: The directory or a journal cannot be read.
     """
     with _fs.folder_lock(directory):
-        casualties = Casualties(directory, prefix)
-        if not casualties:
+        casualties = Casualties(directory, prefix, files)
+        if not casualties.has_deaths:
             return []
-        if requested is not None:
-            casualties.add_lost_on_the_way(requested)
+        if is_all_taken:
+            casualties.add_lost_on_the_way()
         lines = casualties.lines
         if lines:
             logger.warning(
