@@ -211,7 +211,7 @@ class Spill:
             raise OSError(
                 f"a message of {len(data)} bytes needs a temporary file, and no directory for it "
                 f"could be made under {tempfile.gettempdir()}. Make room there, or set TMPDIR to "
-                "another place."
+                "another place, and start again."
             )
         size = len(data) + _SLOT.size
         if size <= LARGEST_SLOT:
@@ -312,13 +312,13 @@ class Spill:
                     data = _read_at(fd, length, 0)
                 finally:
                     os.close(fd)
-                os.unlink(path)
+                _remove_file(path)
             else:
                 with self._lock:
                     fd = self._readable.get(name) or self._open_arena(name)
                     data = _read_at(fd, length, where + _SLOT.size)
                     # After the copy, and by nobody but us: the writer may use the slot again.
-                    os.pwrite(fd, b"\0", where)
+                    _free_slot(fd, where)
         except (OSError, struct.error) as error:
             raise PersistqError(
                 f"a message is lost: the temporary file that holds it cannot be read ({error}). "
@@ -343,7 +343,7 @@ class Spill:
             if where < 0:
                 os.unlink(self._path(reference[_REFERENCE.size :]))
             elif self._arena is not None:
-                os.pwrite(self._arena[1], b"\0", where)
+                _free_slot(self._arena[1], where)
         except OSError:
             pass  # goes with the home
 
@@ -356,6 +356,14 @@ class Spill:
 
     def _path(self, name: bytes) -> str:
         return os.path.join(self.path or "", os.fsdecode(name))
+
+
+def _free_slot(fd: int, where: int) -> None:
+    try:
+        os.pwrite(fd, b"\0", where)
+    except OSError:
+        # A full disk that copies on write: the slot stays taken, and the message was read.
+        pass
 
 
 def _read_at(fd: int, length: int, where: int) -> bytes:
