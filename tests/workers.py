@@ -296,3 +296,17 @@ def take_under_an_id(talk: Any, q: PersistentQueue, pid: int, does_it: bool) -> 
         q.task_done(message)
     talk.send("taken")
     talk.recv()
+
+
+def stop_before_recording(talk: Any, q: PersistentQueue) -> Any:
+    record = q._consumer._record_started
+
+    def stop(taken: Any) -> None:
+        talk.send("taken")
+        talk.recv()
+        record(taken)
+
+    q._consumer._record_started = stop  # type: ignore[method-assign]
+    message = q.get()
+    q.task_done(message)
+    return message

@@ -17,7 +17,7 @@ import pytest
 
 import workers
 from journal.conftest import Journals
-from persistq import PersistentQueue, PersistqError, PreviousRunActiveError
+from persistq import DONE, PersistentQueue, PersistqError, PreviousRunActiveError
 from persistq._journal import joining, locks, runs
 from persistq._journal.files import STARTED, JournalFile, is_own, process_files
 
@@ -196,6 +196,47 @@ def test_a_restart_over_the_same_directory_forgets_what_was_begun(
     again.close()
     # "a" was not requeued, so it is not this run's to take over.
     assert nursery.start(workers.work, again).result() == ["b"]
+
+
+def test_work_of_a_worker_that_was_held_for_dead_is_done_twice_and_nobody_fails(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=3)
+    q.put_many(["a", "b"])
+    stopped = nursery.start(workers.stop_before_recording, q)
+    assert stopped.receive() == "taken"
+    start_holder(nursery, q, 1).kill()
+    q.close()
+    assert sorted(nursery.start(workers.work, q).result()) == ["a", "b"]
+    stopped.send("go on")
+    assert stopped.result() == "a"
+    assert Journals(tmp_path).outstanding() == []
+
+
+def test_what_is_completed_in_a_new_file_meanwhile_is_not_taken_over(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=3)
+    q.put_many(["a", "b"])
+    holder = start_holder(nursery, q, 1)
+    start_holder(nursery, q, 1).kill()
+    q.close()
+
+    def complete_it_meanwhile(path: str) -> bool | None:
+        # Just when this process looks who lives, so behind its first listing.
+        if not told:
+            told.append(True)
+            is_held(path)
+            holder.send("complete")
+            assert holder.result() == ["a"]
+        return is_held(path)
+
+    told: list[bool] = []
+    is_held = locks.is_held
+    monkeypatch.setattr(locks, "is_held", complete_it_meanwhile)
+    assert q.get() == "b"
+    q.task_done("b")
+    assert q.get() is DONE
 
 
 # --- join --------------------------------------------------------------------------------

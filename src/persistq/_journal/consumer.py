@@ -9,7 +9,7 @@ from collections import deque
 from queue import Empty
 
 from persistq import _fs
-from persistq._journal.files import COMPLETED, STARTED, JournalFile
+from persistq._journal.files import COMPLETED, STARTED, JournalFile, has_recovered_files
 from persistq._journal.orphans import is_orphan
 from persistq._journal.recovery import take_over
 from persistq._sentinels import DONE, FAILED, Sentinel
@@ -198,8 +198,9 @@ class Consumer:
         # Of one producer, the DONE stands behind all work, so all has been taken by somebody.
         is_all_taken = self._number_of_producers == 1 and self._transport.is_first_in_first_out
         try:
-            files = self._files()
-            return take_over(self._directory, self._prefix, self._started, files, is_all_taken)
+            return take_over(
+                self._directory, self._prefix, self._started, self._files, is_all_taken
+            )
         except OSError as error:
             logger.warning("cannot look for workers that died: %s", error)
             return []
@@ -221,9 +222,20 @@ class Consumer:
         try:
             self._transport.task_done()
         except ValueError:
-            self.completed.withdraw([line])
-            raise
+            if not self._has_been_taken_over():
+                self.completed.withdraw([line])
+                raise
         self._finished += 1
+
+    def _has_been_taken_over(self) -> bool:
+        # A worker that was stopped for long may have been held for dead, and its message done by
+        # another, too. That is nothing to fail for: done twice is what is promised at worst.
+        if self._started is None or self._directory is None:
+            return False
+        try:
+            return has_recovered_files(self._directory, self._prefix)
+        except OSError:
+            return False
 
     def mark_all_done(self) -> None:
         """Complete what is left. See `PersistentQueue.mark_all_work_done`."""

@@ -105,7 +105,7 @@ class Joiner:
         started_s = time.monotonic()
         try:
             with _fs.folder_lock(self._directory):
-                casualties = Casualties(self._directory, self._prefix, self._files())
+                casualties = Casualties(self._directory, self._prefix, self._files)
                 if casualties.lines and not is_closed:
                     if self._put_back(casualties.lines):
                         casualties.put_aside()

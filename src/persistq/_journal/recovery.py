@@ -31,11 +31,16 @@ from persistq._journal.files import (
 )
 from persistq._journal.outstanding import outstanding
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 logger = logging.getLogger("persistq")
 
-# A living worker that has just taken a message off the queue needs this long, and far less, to
-# record that it has.
-_SETTLE_S = 0.05
+# A living worker that has just taken a message off the queue needs far less than this to record
+# that it has, if it is not stopped.
+_SETTLE_S = 1.0
+_LOOK_S = 0.02
 
 
 class Casualties:
@@ -44,7 +49,7 @@ class Casualties:
     Args:
         directory (str): The directory of the run.
         prefix (str): The queue's prefix.
-        files (RunFiles): The run's files.
+        files (() -> RunFiles): Lists the run's files.
 
     Attributes:
         lines (list[bytes]): What they had started and not completed.
@@ -52,37 +57,34 @@ class Casualties:
         has_deaths (bool): Whether any worker has died, also one whose work was taken over.
     """
 
-    def __init__(self, directory: str, prefix: str, files: RunFiles) -> None:
+    def __init__(self, directory: str, prefix: str, files: Callable[[], RunFiles]) -> None:
         self._files = files
         self.lines: list[bytes] = []
         self._dead: list[str] = []
         self._living: list[tuple[int, str]] = []
         self.has_living = False
+        dead = []
         for pid, path in process_files(directory, prefix, STARTED):
             if locks.is_held(path) is not False:
                 self._living.append((pid, path))
                 self.has_living |= not is_own(path)
             else:
                 self._dead.append(path)
-                self.lines += outstanding([path], self._completed(pid, by_living=False)).lines
+                dead.append((pid, path))
+        # Listed behind that, so all that the dead have ever completed is there.
+        begun = files().begun if dead else []
+        for pid, path in dead:
+            completed = _of_process(begun, pid, is_living=False)
+            self.lines += outstanding([path], completed).lines
         # What the dead have left is the evidence that they died, however long ago.
         self.has_deaths = bool(self._dead) or has_recovered_files(directory, prefix)
         if len(set(self.lines)) < len(self.lines):
             self._drop_what_two_had()
 
-    def __bool__(self) -> bool:
-        return bool(self._dead)
-
-    def _completed(self, pid: int, by_living: bool) -> list[str]:
-        # An id may have been a dead worker's, and be a living one's now; or that of a process of
-        # an earlier run, which is not among these.
-        files = [path for path in self._files.begun if process_id(path) == pid]
-        return [path for path in files if (locks.is_held(path) is not False) is by_living]
-
     def _drop_what_two_had(self) -> None:
         # Killed while it took over, a worker leaves a message in two files. Done twice, it would
         # be acknowledged once too often.
-        left = Counter(outstanding(self._files.requested, self._files.completed).lines)
+        left = self._outstanding()
         lines, self.lines = self.lines, []
         seen: Counter[bytes] = Counter()
         for line in lines:
@@ -102,15 +104,21 @@ class Casualties:
         Raises:
             OSError: A journal cannot be read.
         """
-        left = Counter(outstanding(self._files.requested, self._files.completed).lines)
-        return left - self.in_hand()
+        return self._outstanding() - self.in_hand()
+
+    def _outstanding(self) -> Counter[bytes]:
+        # Listed anew: whoever has completed something since may have done so in a new file.
+        files = self._files()
+        return Counter(outstanding(files.requested, files.completed).lines)
 
     def in_hand(self) -> Counter[bytes]:
         """Return what the living have started and not completed."""
         lines: Counter[bytes] = Counter()
+        begun = self._files().begun
         for pid, path in self._living:
             try:
-                lines.update(outstanding([path], self._completed(pid, by_living=True)).lines)
+                completed = _of_process(begun, pid, is_living=True)
+                lines.update(outstanding([path], completed).lines)
             except FileNotFoundError:
                 pass  # it has ended since, with nothing in hand
         return lines
@@ -123,11 +131,12 @@ class Casualties:
         Raises:
             OSError: A journal cannot be read.
         """
-        lost = self.lost_on_the_way()
-        if lost - Counter(self.lines):
-            time.sleep(_SETTLE_S)
-            lost &= self.lost_on_the_way()
-            self.lines += (lost - Counter(self.lines)).elements()
+        deadline_s = time.monotonic() + _SETTLE_S
+        lost = self.lost_on_the_way() - Counter(self.lines)
+        while lost and time.monotonic() < deadline_s:
+            time.sleep(_LOOK_S)
+            lost &= self.lost_on_the_way() - Counter(self.lines)
+        self.lines += lost.elements()
 
     def put_aside(self) -> None:
         """Rename the dead workers' files, so that nobody takes over from them again."""
@@ -156,11 +165,21 @@ def has_living_workers(directory: str, prefix: str) -> bool:
     )
 
 
+def _of_process(completed: list[str], pid: int, is_living: bool) -> list[str]:
+    # An id may have been a dead worker's, and be a living one's now; that of a process of an
+    # earlier run is not among these.
+    return [
+        path
+        for path in completed
+        if process_id(path) == pid and (locks.is_held(path) is not False) is is_living
+    ]
+
+
 def take_over(
     directory: str,
     prefix: str,
     started: JournalFile,
-    files: RunFiles,
+    files: Callable[[], RunFiles],
     is_all_taken: bool,
 ) -> list[bytes]:
     """Take over what dead workers of this run had in hand.
@@ -169,7 +188,7 @@ def take_over(
         directory (str): The directory of the run.
         prefix (str): The queue's prefix.
         started (JournalFile): The taker's own record of what it has in hand.
-        files (RunFiles): The run's files.
+        files (() -> RunFiles): Lists the run's files.
         is_all_taken (bool): Whether all that was requested has been taken off the queue.
 
     Returns:
