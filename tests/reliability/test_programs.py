@@ -29,6 +29,29 @@ def test_killed_at_each_call_nothing_is_lost() -> None:
     assert all(variant["kills"] > 30 and not variant["wrong"] for variant in variants)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["limits", "tmpfs", "calls"])
+def test_on_a_failing_disk_nothing_is_lost_and_nothing_refused_is_delivered(part: str) -> None:
+    if part == "calls" and shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    found = figures("full_disk.py", "--quick", "--step=17", f"--only={part}")[part]
+    if isinstance(found, str):
+        pytest.skip(found)
+    assert isinstance(found, dict)
+    assert found["runs"] > 5
+    assert found["refused"] + found["undone"] + found["restarted"] > 0
+    assert found["wrong"] == []
+
+
+@pytest.mark.timeout(90)
+def test_all_of_it_at_once_loses_nothing_and_nothing_grows() -> None:
+    found = figures("soak.py", "--minutes=0.05", "--messages=200", "--patience-s=0.8")
+    assert isinstance(found["runs"], dict)
+    assert isinstance(found["life"], dict)
+    assert found["runs"]["messages"] >= 200
+    assert found["life"]["workers killed"] > 0
+
+
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("arguments", [["--start-method=spawn"], ["--same-directory", "--fsync"]])
 def test_killed_again_and_again_a_job_is_finished(arguments: list[str]) -> None:
