@@ -482,13 +482,11 @@ def test_an_interrupt_at_any_moment_leaves_the_carrier_usable() -> None:
     class Interrupt(Exception):
         pass
 
-    # Only what is tested is interrupted, and not what this test does besides.
-    is_armed = False
+    armed = [False]
 
     def interrupt(signum: int, frame: object) -> None:
-        nonlocal is_armed
-        if is_armed:
-            is_armed = False
+        if armed[0]:
+            armed[0] = False  # one at a time, so that none hits the handling of another
             raise Interrupt
 
     queue = Carrier(50)
@@ -507,21 +505,18 @@ def test_an_interrupt_at_any_moment_leaves_the_carrier_usable() -> None:
     try:
         pest.start()
         for n in range(4000):
-            is_full = False
             try:
-                is_armed = True
+                armed[0] = True
                 try:
                     queue.put_nowait((n, "x" * (n % 400)))
                     queue.get(timeout=1)
                 except Full:
-                    is_full = True
-                is_armed = False
+                    drain(queue)
+                armed[0] = False
             except Interrupt:
                 interrupted += 1
-            if is_full:
-                drain(queue)
     finally:
-        is_armed = False
+        armed[0] = False
         stop.set()
         pest.join()
         signal.signal(signal.SIGUSR1, before)
