@@ -50,7 +50,12 @@ ARROWS = {
     "_journal/locks": set(),
     "_journal/orphans": set(),
     "_journal/recovery": {"_journal/locks", "_journal/files", "_journal/outstanding"},
-    "_journal/joining": {"_journal/recovery", "_journal/codec", "_journal/transport"},
+    "_journal/joining": {
+        "_journal/recovery",
+        "_journal/files",
+        "_journal/codec",
+        "_journal/transport",
+    },
     "_journal/consumer": {
         "_journal/codec",
         "_journal/files",

@@ -278,3 +278,35 @@ def is_relative(talk: Any, pid: int) -> bool:
     from persistq._journal import locks
 
     return locks.is_relative(pid)
+
+
+def die_before_acknowledging(talk: Any, q: PersistentQueue) -> None:
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    q._consumer._transport.task_done = die  # type: ignore[method-assign]
+    q.task_done(q.get())
+
+
+def take_under_an_id(talk: Any, q: PersistentQueue, pid: int, does_it: bool) -> None:
+    """As a process whose id is that of an earlier one, which a container gives."""
+    os.getpid = lambda: pid
+    message = q.get()
+    if does_it:
+        q.task_done(message)
+    talk.send("taken")
+    talk.recv()
+
+
+def stop_before_recording(talk: Any, q: PersistentQueue) -> Any:
+    record = q._consumer._record_started
+
+    def stop(taken: Any) -> None:
+        talk.send("taken")
+        talk.recv()
+        record(taken)
+
+    q._consumer._record_started = stop  # type: ignore[method-assign]
+    message = q.get()
+    q.task_done(message)
+    return message

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 import workers
 from journal.conftest import Journals
-from persistq import PersistentQueue, PersistqError, PreviousRunActiveError, _fs
+from persistq import DONE, PersistentQueue, PersistqError, PreviousRunActiveError, _fs
 from persistq._journal import joining, locks, runs
 from persistq._journal.files import STARTED, JournalFile, is_own, process_files
 
@@ -210,6 +211,47 @@ def test_a_restart_over_the_same_directory_forgets_what_was_begun(
     assert nursery.start(workers.work, again).result() == ["b"]
 
 
+def test_work_of_a_worker_that_was_held_for_dead_is_done_twice_and_nobody_fails(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=3)
+    q.put_many(["a", "b"])
+    stopped = nursery.start(workers.stop_before_recording, q)
+    assert stopped.receive() == "taken"
+    start_holder(nursery, q, 1).kill()
+    q.close()
+    assert sorted(nursery.start(workers.work, q).result()) == ["a", "b"]
+    stopped.send("go on")
+    assert stopped.result() == "a"
+    assert Journals(tmp_path).outstanding() == []
+
+
+def test_what_is_completed_in_a_new_file_meanwhile_is_not_taken_over(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=3)
+    q.put_many(["a", "b"])
+    holder = start_holder(nursery, q, 1)
+    start_holder(nursery, q, 1).kill()
+    q.close()
+
+    def complete_it_meanwhile(path: str) -> bool | None:
+        # Just when this process looks who lives, so behind its first listing.
+        if not told:
+            told.append(True)
+            is_held(path)
+            holder.send("complete")
+            assert holder.result() == ["a"]
+        return is_held(path)
+
+    told: list[bool] = []
+    is_held = locks.is_held
+    monkeypatch.setattr(locks, "is_held", complete_it_meanwhile)
+    assert q.get() == "b"
+    q.task_done("b")
+    assert q.get() is DONE
+
+
 # --- join --------------------------------------------------------------------------------
 
 
@@ -269,6 +311,89 @@ def test_a_parent_whose_workers_died_ends_though_more_was_put_than_the_pipe_hold
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=25)
     assert len(Journals(tmp_path).outstanding()) == 20_001
+
+
+def test_join_misses_a_message_whose_taker_died_before_recording_it(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path)
+    q.put_many(["a", "b"])
+    assert nursery.start(workers.die_before_recording, q).join() == -signal.SIGKILL
+    holder = start_holder(nursery, q, 1)  # alive, with one in hand that nobody misses
+    assert q.join(2) is False
+    assert q.get(timeout=5) == "a"
+    q.task_done("a")
+    with pytest.raises(queue.Empty):
+        q.get(timeout=0.1)
+    holder.send("complete")
+    assert holder.result() == ["b"]
+    assert q.join(10)
+    assert Journals(tmp_path).outstanding() == []
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_join_ends_though_a_worker_died_before_it_could_say_that_a_message_is_done(
+    tmp_path: Path, nursery: Nursery, is_closed: bool
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
+    q.put_many(["a", "b"])
+    assert nursery.start(workers.die_before_acknowledging, q).join() == -signal.SIGKILL
+    assert q.join(1.2) is False  # for "b"
+    other = nursery.start(workers.work, q)
+    if is_closed:
+        q.close()
+        assert other.result() == ["b"]
+    assert q.join(10)
+
+
+# --- files of several runs in one directory ------------------------------------------------
+
+
+def test_a_completion_of_an_earlier_run_is_not_taken_for_that_of_a_dead_worker(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    for does_it in (True, False):
+        # In a container each run's processes have the ids of those of the run before.
+        q = PersistentQueue("jobs", tmp_path, tmp_path, number_of_workers=2)
+        q.requeue_unprocessed_work()
+        q.put("today's file")
+        worker = nursery.start(workers.take_under_an_id, q, 4711, does_it)
+        assert worker.receive() == "taken"
+        worker.kill()
+    other = nursery.start(workers.work, q)
+    assert q.join(10)
+    q.close()
+    assert other.result() == ["today's file"]
+
+
+def test_a_death_brings_no_work_of_an_earlier_run_that_nobody_requeued(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    child = nursery.start(workers.put_and_stay, str(tmp_path))
+    assert child.receive() == "put"
+    child.kill()
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
+    q.put_many(["b", "c"])
+    assert nursery.start(workers.die_before_recording, q).join() == -signal.SIGKILL
+    other = nursery.start(workers.work, q)
+    assert q.join(10)
+    q.close()
+    assert sorted(other.result()) == ["b", "c"]
+    assert Journals(tmp_path).outstanding() == ["a"]
+
+
+def test_a_message_that_two_of_the_dead_had_in_hand_is_done_once(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
+    q.put_many(["a", "a", "b"])
+    start_holder(nursery, q, 3).kill()
+    # As a kill leaves it, of the worker that was taking them over.
+    (path,) = [path for _, path in process_files(str(tmp_path), "jobs", STARTED)]
+    shutil.copy(path, tmp_path / "jobs_started_PID1.tsv")
+    q.close()
+    assert nursery.start(workers.work, q).result() == ["a", "a", "b"]
+    assert q.join(5)
 
 
 # --- orphans -----------------------------------------------------------------------------
@@ -379,8 +504,8 @@ def test_a_child_forked_during_a_look_does_not_keep_the_lock(
     path.touch()
     lock, children = locks._lock, []
 
-    def lock_and_fork(fd: int, wait: bool, shared: bool = False) -> None:
-        lock(fd, wait, shared)
+    def lock_and_fork(fd: int, *how: Any, **named: Any) -> None:
+        lock(fd, *how, **named)
         q = PersistentQueue(queue=queue.Queue())
         children.append(nursery.start(workers.take_and_hold, q, 0))
         assert children[-1].receive() == "holding"

@@ -11,6 +11,8 @@ import pytest
 import workers
 from journal.conftest import Journals
 from persistq import PersistentQueue
+from persistq._journal import spill
+from persistq._journal.carrier import Carrier
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,3 +57,44 @@ def test_work_that_cannot_be_carried_is_carried_by_the_next_run(
     assert os.listdir(tmp_path / "2") == []
     q = PersistentQueue("jobs", tmp_path / "2", tmp_path / "1", use_queue=False)
     assert q.get_list_of_outstanding_work() == work
+
+
+def test_of_a_batch_that_is_interrupted_half_way_the_rest_alone_is_withdrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ctrl-C, where it waits for room; or by the system, that takes no more."""
+    for number, error in enumerate([KeyboardInterrupt(), OSError(errno.ENOSPC, "no space")]):
+        q = PersistentQueue("jobs", tmp_path / str(number))
+        batches: list[list[bytes]] = []
+
+        def send(batch: list[bytes], q: PersistentQueue = q, error: BaseException = error) -> None:
+            batches.append(batch)  # noqa: B023
+            if len(batches) == 3:  # noqa: B023
+                raise error
+            Carrier._send_batch(q.joinable_queue, batch)
+
+        monkeypatch.setattr(q.joinable_queue, "_send_batch", send)
+        messages = [f"message {n}" for n in range(100)]
+        with pytest.raises(type(error)):
+            q.put_many(messages)
+        sent = messages[: len(batches[0]) * 2]
+        assert Journals(tmp_path / str(number)).outstanding() == sent
+        assert [q.get(False) for _ in sent] == sent
+        assert q.empty()
+
+
+def test_a_large_message_that_was_read_is_handed_out_though_its_place_cannot_be_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a full file system that copies what is written over."""
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    q = PersistentQueue()
+    messages = ["x" * 5000, "y" * (spill.LARGEST_SLOT + 1)]
+    q.put_many(messages)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", refuse)
+        patch.setattr(os, "unlink", refuse)
+        assert [q.get() for _ in messages] == messages

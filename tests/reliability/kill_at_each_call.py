@@ -36,23 +36,31 @@ CALLS = (
 )
 
 
-class Carrier(queue.Queue):  # type: ignore[type-arg]
-    """A queue in this process that refuses what is called so."""
+# All runs in one directory, fsync, over the default carrier (else over a queue of this process).
+Variant = "tuple[bool, bool, bool]"
+VARIANTS = [(False, False, False), (True, True, True), (False, False, True), (True, True, False)]
+VARIANTS += [(False, True, True), (True, False, False), (False, True, False), (True, False, True)]
+LARGE = "x" * 6000  # too large for a record of the default carrier
 
-    def __init__(self, tag: str, meanwhile: Callable[[], None]) -> None:
-        super().__init__()
-        self.refused = f"{tag}-refused"  # not what an earlier run's kill has left of that name
-        self.meanwhile = meanwhile
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        if isinstance(item, str) and item.startswith(self.refused):
-            if item.endswith("behind-others"):
-                self.meanwhile()  # as another thread may, between the record and the refusal
+def refuse(q: PersistentQueue, tag: str, meanwhile: Callable[[], None]) -> None:
+    """Let the queue's carrier refuse what is called so, as one that is full does."""
+    put = q._transport.put
+    # With the tag: not what an earlier run's kill has left of that name.
+    name = f"{tag}-refused".encode()
+
+    def put_or_refuse(payload: Any, block: bool = True, timeout: float | None = None) -> None:
+        data = payload if isinstance(payload, bytes) else payload.encode()
+        if name in data:
+            if data.endswith(b"behind-others"):
+                meanwhile()  # as another thread may, between the record and the refusal
             raise queue.Full
-        super().put(item, block, timeout)
+        put(payload, block, timeout)
+
+    q._transport.put = put_or_refuse  # type: ignore[method-assign]
 
 
-def run_job(root: str, tag: str, same_directory: bool, fsync: bool, say: Say) -> None:
+def run_job(root: str, tag: str, variant: Variant, say: Say) -> None:
     """Restart the job and go some way: every kind of journal write, rename and sync is in it."""
 
     def put(name: str) -> None:
@@ -63,9 +71,11 @@ def run_job(root: str, tag: str, same_directory: bool, fsync: bool, say: Say) ->
         else:
             say("put", f"{tag}-{name}")
 
+    same_directory, fsync, is_default = variant
     current, previous = directories(root, same_directory)
-    carrier = Carrier(tag, lambda: put("between"))
+    carrier = None if is_default else queue.Queue()
     q = PersistentQueue("jobs", current, previous, queue=carrier, fsync=fsync)
+    refuse(q, tag, lambda: put("between"))
     q.requeue_unprocessed_work()
     put("first")
     put("refused")
@@ -84,6 +94,7 @@ def run_job(root: str, tag: str, same_directory: bool, fsync: bool, say: Say) ->
     say("doing", message)
     q.task_done(message)
     say("done", message)
+    put(f"large-{LARGE}")
     q.close()
 
 
@@ -121,28 +132,28 @@ class Witness:
             "done, and there": self.said["done"] & set(left),
             "there twice": {message for message in left if left.count(message) > 1},
         }
-        return {what: sorted(messages) for what, messages in found.items() if messages}
+        return {what: sorted(m[:40] for m in ms) for what, ms in found.items() if ms}
 
 
-def outstanding(root: str, same_directory: bool) -> list[str]:
-    _, previous = directories(root, same_directory)
+def outstanding(root: str, variant: Variant) -> list[str]:
+    _, previous = directories(root, variant[0])
     q = PersistentQueue("jobs", previous_pickup_dir=previous, queue=queue.Queue())
     return q.get_list_of_outstanding_work()
 
 
-def kill_each(same_directory: bool, fsync: bool, step: int, scratch: Path) -> dict[str, Any]:
+def kill_each(variant: Variant, step: int, scratch: Path) -> dict[str, Any]:
     """Kill at each call in turn; return the figures."""
     template = scratch / "template"
     template.mkdir(parents=True)
     before = Witness()
     for tag in ("one", "two"):
-        run_job(str(template), tag, same_directory, fsync, before.hear)
-    calls = count_calls(job_command(template, same_directory, fsync, scratch / "counted"))
+        run_job(str(template), tag, variant, before.hear)
+    calls = count_calls(job_command(template, variant, scratch / "counted"))
 
     def kill(moment: tuple[str, int]) -> dict[str, Any]:
         call, number = moment
         root = scratch / f"{call}{number}"
-        command = job_command(template, same_directory, fsync, root)
+        command = job_command(template, variant, root)
         witness = before.copy()
         strace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}"]
         strace += ["-e", f"inject={call}:signal=KILL:when={number}"]
@@ -150,10 +161,10 @@ def kill_each(same_directory: bool, fsync: bool, step: int, scratch: Path) -> di
         if ended.returncode not in (137, -9):
             raise RuntimeError(f"not killed at {call} {number}: ended with {ended.returncode}")
         witness.hear_all(ended.stdout)
-        trouble = witness.judge(outstanding(str(root), same_directory))
+        trouble = witness.judge(outstanding(str(root), variant))
         if not trouble:
-            run_job(str(root), "after", same_directory, fsync, witness.hear)
-            trouble = witness.judge(outstanding(str(root), same_directory))
+            run_job(str(root), "after", variant, witness.hear)
+            trouble = witness.judge(outstanding(str(root), variant))
         shutil.rmtree(root)
         return {"call": call, "number": number, **trouble} if trouble else {}
 
@@ -161,18 +172,17 @@ def kill_each(same_directory: bool, fsync: bool, step: int, scratch: Path) -> di
     with ThreadPoolExecutor(4) as pool:
         wrong = [found for found in pool.map(kill, moments) if found]
     return {
-        "same_directory": same_directory,
-        "fsync": fsync,
+        **dict(zip(("same_directory", "fsync", "default carrier"), variant)),
         "calls": calls,
         "kills": len(moments),
         "wrong": wrong,
     }
 
 
-def job_command(template: Path, same_directory: bool, fsync: bool, root: Path) -> list[str]:
+def job_command(template: Path, variant: Variant, root: Path) -> list[str]:
     """Return the command that runs the job over a copy of the template."""
     shutil.copytree(template, root)
-    flags = ["--same-directory"] * same_directory + ["--fsync"] * fsync
+    flags = [str(int(flag)) for flag in variant]
     # Without the site module, which takes most of a start under strace, and without writing
     # bytecode, which takes system calls in one run and not in the next.
     path = os.path.dirname(os.path.dirname(persistq.__file__))
@@ -193,27 +203,25 @@ def count_calls(command: list[str]) -> dict[str, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--step", type=int, default=1, help="kill at each STEPth call (default 1)")
-    parser.add_argument("--quick", action="store_true", help="two of the four variants")
-    parser.add_argument("--job", metavar="ROOT", help="run the job itself, once, over ROOT")
-    parser.add_argument("--same-directory", action="store_true", help="with --job")
-    parser.add_argument("--fsync", action="store_true", help="with --job")
+    parser.add_argument("--quick", action="store_true", help="two of the eight variants")
+    parser.add_argument("--job", nargs=4, metavar=("ROOT", "SAME", "FSYNC", "DEFAULT"))
     options = parser.parse_args()
     if options.job:
 
         def say(kind: str, message: str) -> None:
             os.write(1, f"{kind} {message}\n".encode())
 
-        run_job(options.job, f"job{os.getpid()}", options.same_directory, options.fsync, say)
+        root, *flags = options.job
+        # What a killed process leaves there goes with the rest.
+        tempfile.tempdir = root
+        variant: Any = tuple(flag == "1" for flag in flags)
+        run_job(root, f"job{os.getpid()}", variant, say)
         return 0
     started_s = time.monotonic()
-    variants = [(False, False), (True, True), (False, True), (True, False)]
-    if options.quick:
-        del variants[2:]
     results = []
     with tempfile.TemporaryDirectory() as scratch:
-        for number, (same_directory, fsync) in enumerate(variants):
-            folder = Path(scratch) / str(number)
-            results.append(kill_each(same_directory, fsync, options.step, folder))
+        for number, variant in enumerate(VARIANTS[: 2 if options.quick else None]):
+            results.append(kill_each(variant, options.step, Path(scratch) / str(number)))
     figures = {"variants": results, "seconds": round(time.monotonic() - started_s, 1)}
     print(json.dumps(figures, indent=2))
     return 1 if any(result["wrong"] for result in results) else 0

@@ -131,11 +131,14 @@ class Carrier(_JoinableQueue):
         self._reader, self._waiter, self._writer = open_pipe()
         self._unfinished_tasks = ctx.Semaphore(0)
         self._slots = Slots(maxsize, ctx) if maxsize > 0 else None
+        home: str | None = None
         try:
             home = spill.home()
+            spill.remember_semaphore(home, self._unfinished_tasks)
+            if self._slots is not None:
+                spill.remember_semaphore(home, self._slots.semaphore)
         except OSError as error:
             _log.warning("no room for temporary files, messages must be small: %s", error)
-            home = None
         self._spill = spill.Spill(home)
         self._opid = os.getpid()
         self._reset()
@@ -278,33 +281,56 @@ class Carrier(_JoinableQueue):
             OSError: A message is large and cannot be written to its temporary file; then none
                 was sent.
         """
+        sent, error = self.send_many(messages, block, timeout)
+        if error is not None:
+            raise error
+        return sent
+
+    def send_many(
+        self, messages: Sequence[bytes], block: bool = True, timeout: float | None = None
+    ) -> tuple[int, BaseException | None]:
+        """Do the same as `put_bytes_many`, and say how many were sent where it fails half way.
+
+        Args:
+            messages (Sequence[bytes]): What to send.
+            block (bool): Whether to wait for slots where the queue is bounded and full.
+            timeout (float | None): Seconds to wait for slots, altogether; None waits for ever.
+
+        Returns:
+            tuple[int, BaseException | None]: How many were sent, from the first on, and what has
+            ended it before the last, if that was an error or an interrupt.
+
+        Raises:
+            ValueError: This process has closed the queue.
+            OSError: A message is large and cannot be written to its temporary file; then none
+                was sent.
+        """
         if not self._open_for_put:
             self._open()
         if not messages:
-            return 0
+            return 0, None
         if max(map(len, messages)) <= INLINE_BYTES:
             records = [pack(data, MARK) for data in messages]
         else:
             records = self._all_or_none(messages)
         deadline = None if timeout is None else time.monotonic() + timeout
-        sent = 0
-        while sent < len(records):
-            batch = records[sent : sent + RECORDS_PER_WRITE]
-            if self._slots is not None:
-                left = None if deadline is None else deadline - time.monotonic()
-                try:
+        sent, unsent = 0, 0
+        try:
+            while sent < len(records):
+                unsent = sent
+                batch = records[sent : sent + RECORDS_PER_WRITE]
+                if self._slots is not None:
+                    left = None if deadline is None else deadline - time.monotonic()
                     self._slots.take(self._write_fd, len(self._feeder.records), block, left)
-                except Full:
-                    self._discard(records[sent:])
-                    break
-                batch = batch[: 1 + self._slots.take_at_once(len(batch) - 1)]
-            try:
+                    batch = batch[: 1 + self._slots.take_at_once(len(batch) - 1)]
+                unsent = sent + len(batch)  # should it fail, it sees to these itself
                 self._send_batch(batch)
-            except (OSError, ValueError, RuntimeError):
-                self._discard(records[sent + len(batch) :])
-                raise
-            sent += len(batch)
-        return sent
+                sent = unsent
+        except BaseException as error:
+            # An interrupt too, while it waits for slots: what was sent stays sent.
+            self._discard(records[unsent:])
+            return sent, None if isinstance(error, Full) else error
+        return sent, None
 
     def _send_batch(self, batch: list[bytes]) -> None:
         counted = 0

@@ -9,7 +9,7 @@ from collections import deque
 from queue import Empty
 
 from persistq import _fs
-from persistq._journal.files import COMPLETED, STARTED, JournalFile
+from persistq._journal.files import COMPLETED, STARTED, JournalFile, has_recovered_files
 from persistq._journal.orphans import is_orphan
 from persistq._journal.recovery import take_over
 from persistq._sentinels import DONE, FAILED, Sentinel
@@ -17,10 +17,11 @@ from persistq.exceptions import UpstreamFailureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
     from persistq._journal.codec import Codec
+    from persistq._journal.files import RunFiles
     from persistq._journal.transport import Transport
 
 logger = logging.getLogger("persistq")
@@ -41,7 +42,7 @@ class Consumer:
         fsync (bool): Whether a completion is to survive a power cut.
         record_started (bool): Whether to record what is begun, for the living to take over.
         number_of_producers (int): How many `DONE`s make a last one.
-        requested (() -> Sequence[str]): Paths of all that was requested in this run.
+        files (() -> RunFiles): The files of this run.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class Consumer:
         fsync: bool,
         record_started: bool,
         number_of_producers: int,
-        requested: Callable[[], Sequence[str]],
+        files: Callable[[], RunFiles],
     ) -> None:
         self._transport = transport
         self._codec = codec
         self._directory = directory
         self._prefix = prefix
         self._number_of_producers = number_of_producers
-        self._requested = requested
+        self._files = files
         self.completed: JournalFile | None = None
         self._started: JournalFile | None = None
         if directory is not None:
@@ -196,9 +197,10 @@ class Consumer:
             return []
         # Of one producer, the DONE stands behind all work, so all has been taken by somebody.
         is_all_taken = self._number_of_producers == 1 and self._transport.is_first_in_first_out
-        requested = self._requested() if is_all_taken else None
         try:
-            return take_over(self._directory, self._prefix, self._started, requested)
+            return take_over(
+                self._directory, self._prefix, self._started, self._files, is_all_taken
+            )
         except OSError as error:
             logger.warning("cannot look for workers that died: %s", error)
             return []
@@ -220,9 +222,20 @@ class Consumer:
         try:
             self._transport.task_done()
         except ValueError:
-            self.completed.withdraw([line])
-            raise
+            if not self._has_been_taken_over():
+                self.completed.withdraw([line])
+                raise
         self._finished += 1
+
+    def _has_been_taken_over(self) -> bool:
+        # A worker that was stopped for long may have been held for dead, and its message done by
+        # another, too. That is nothing to fail for: done twice is what is promised at worst.
+        if self._started is None or self._directory is None:
+            return False
+        try:
+            return has_recovered_files(self._directory, self._prefix)
+        except OSError:
+            return False
 
     def mark_all_done(self) -> None:
         """Complete what is left. See `PersistentQueue.mark_all_work_done`."""

@@ -103,6 +103,22 @@ class JournalNames:
         return bool(self.requested or self.completed)
 
 
+class RunFiles:
+    """The journal files of one run, in a directory that may hold those of earlier ones, too.
+
+    Args:
+        requested (list[str]): Paths of all that was put, or requeued, in this run.
+        completed (list[str]): Paths of what was completed of that.
+        begun (list[str]): Those of `completed` that were made in this run, so that a process id
+            in their names is that of one of its processes.
+    """
+
+    def __init__(self, requested: list[str], completed: list[str], begun: list[str]) -> None:
+        self.requested = requested
+        self.completed = completed
+        self.begun = begun
+
+
 class JournalFile:
     """The file of one kind that this process appends to: made when it is first needed.
 
@@ -348,3 +364,35 @@ def process_files(directory: str, prefix: str, kind: str) -> list[tuple[int, str
     pattern = re.compile(re.escape(f"{prefix}_{kind}_PID") + r"(\d+)(?:-\d+)?\.tsv")
     found = [(pattern.fullmatch(name), name) for name in sorted(os.listdir(directory))]
     return [(int(match[1]), os.path.join(directory, name)) for match, name in found if match]
+
+
+def process_id(path: str) -> int:
+    """Return the id of the process that writes a file, or wrote it.
+
+    Args:
+        path (str): Path of a file that a process has made.
+
+    Returns:
+        int: The id; -1 where the name holds none.
+    """
+    match = re.search(r"_PID(\d+)(?:-\d+)?\.tsv$", path)
+    return int(match[1]) if match else -1
+
+
+def has_recovered_files(directory: str, prefix: str) -> bool:
+    """Tell whether the work of a dead process has been taken over here.
+
+    Args:
+        directory (str): The directory.
+        prefix (str): The queue's prefix.
+
+    Returns:
+        bool: True if so.
+
+    Raises:
+        OSError: The directory cannot be listed.
+    """
+    pattern = re.compile(
+        re.escape(f"{prefix}_{STARTED}_PID") + r"\d+(?:-\d+)?_recovered(?:-\d+)?\.tsv"
+    )
+    return any(map(pattern.fullmatch, os.listdir(directory)))

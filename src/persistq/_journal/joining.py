@@ -1,9 +1,15 @@
-"""Wait until all work is done, though workers may die while it waits."""
+"""Wait until all work is done, though workers may die while it waits.
+
+The carrier counts what is not acknowledged, and a death can leave that count too high for ever: of
+a worker killed between taking a message and recording it, or between recording that it is done
+and saying so. So once somebody has died, the journals are asked.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from queue import Full
 
 from persistq import _fs
@@ -12,90 +18,147 @@ from persistq.exceptions import PersistqError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from persistq._journal.codec import Codec
+    from persistq._journal.files import RunFiles
     from persistq._journal.transport import Transport
 
 logger = logging.getLogger("persistq")
 
 _LOOK_S = 0.5
+# A look that reads long journals takes at most this part of the time.
+_PART = 0.1
 # A supervisor has this long to replace workers, before they are taken to be gone for good.
 _REPLACEMENT_S = 10.0
 
 
-def join(
-    transport: Transport,
-    codec: Codec,
-    directory: str,
-    prefix: str,
-    is_closed: Callable[[], bool],
-    timeout: float | None,
-) -> bool:
-    """Wait until all messages are done; what dead workers had in hand goes to the living.
-
-    It is put back on the queue, unless this producer has closed it: then the workers themselves
-    see to it, each before its `DONE`.
+class Joiner:
+    """What waits until the work of one copy of a queue is done.
 
     Args:
         transport (Transport): What carries the messages.
         codec (Codec): What turns journal lines into messages.
         directory (str): Directory of the journals.
         prefix (str): The queue's prefix.
-        is_closed (() -> bool): Whether the `DONE`s are on the queue.
-        timeout (float | None): Seconds to wait; None waits for ever.
-
-    Returns:
-        bool: Whether all is done.
-
-    Raises:
-        PersistqError: The queue is closed, workers died with work in hand, and for ten seconds no
-            worker is alive to do it. Never with a timeout.
+        files (() -> RunFiles): The files of this run.
     """
-    deadline_s = None if timeout is None else time.monotonic() + timeout
-    deserted_since_s: float | None = None
-    while True:
-        left_s = _LOOK_S if deadline_s is None else max(deadline_s - time.monotonic(), 0)
-        if transport.join(min(left_s, _LOOK_S)):
-            return True
-        if deadline_s is not None and time.monotonic() >= deadline_s:
-            return False
-        try:
-            is_deserted = _look(transport, codec, directory, prefix, is_closed())
-        except OSError as error:
-            logger.warning("cannot look for workers that died: %s", error)
-            continue
-        if not is_deserted or deadline_s is not None:
-            deserted_since_s = None
-        elif deserted_since_s is None:
-            deserted_since_s = time.monotonic()
-        elif time.monotonic() - deserted_since_s > _REPLACEMENT_S:
+
+    def __init__(
+        self,
+        transport: Transport,
+        codec: Codec,
+        directory: str,
+        prefix: str,
+        files: Callable[[], RunFiles],
+    ) -> None:
+        self._transport = transport
+        self._codec = codec
+        self._directory = directory
+        self._prefix = prefix
+        self._files = files
+        self._lost: Counter[bytes] = Counter()  # what the last look missed
+        self._next_look_s = 0.0
+        self._deserted_since_s: float | None = None
+
+    def join(self, is_closed: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until all messages are done; what dead workers had in hand goes to the living.
+
+        It is put back on the queue, unless this producer has closed it: then the workers
+        themselves see to it, each before its `DONE`.
+
+        Args:
+            is_closed (() -> bool): Whether the `DONE`s are on the queue.
+            timeout (float | None): Seconds to wait; None waits for ever.
+
+        Returns:
+            bool: Whether all is done.
+
+        Raises:
+            PersistqError: The queue is closed, workers died with work in hand, and for ten
+                seconds no worker is alive to do it. Never with a timeout.
+        """
+        deadline_s = None if timeout is None else time.monotonic() + timeout
+        self._deserted_since_s = None
+        while True:
+            left_s = _LOOK_S if deadline_s is None else max(deadline_s - time.monotonic(), 0)
+            if self._transport.join(min(left_s, _LOOK_S)):
+                return True
+            if time.monotonic() >= self._next_look_s:
+                if self._look(is_closed()):
+                    return True
+                if deadline_s is None:
+                    self._check_deserted()
+            if deadline_s is not None and time.monotonic() >= deadline_s:
+                return False
+
+    def _check_deserted(self) -> None:
+        since_s = self._deserted_since_s
+        if since_s is not None and time.monotonic() - since_s > _REPLACEMENT_S:
             raise PersistqError(
-                f"queue {prefix!r}: workers died with work in hand, and none is alive to do it. "
-                "Start the job again: what was not completed is outstanding."
+                f"queue {self._prefix!r}: workers died with work in hand, and none is alive to do "
+                "it. Start the job again: what was not completed is outstanding."
             )
 
+    def _look(self, is_closed: bool) -> bool:
+        """See to the dead; return whether all is done."""
+        started_s = time.monotonic()
+        try:
+            with _fs.folder_lock(self._directory):
+                casualties = Casualties(self._directory, self._prefix, self._files)
+                if casualties.lines and not is_closed:
+                    if self._put_back(casualties.lines):
+                        casualties.put_aside()
+                elif casualties.has_deaths and (is_closed or self._is_empty()):
+                    return self._ask_the_journals(casualties, is_closed)
+        except OSError as error:
+            logger.warning("cannot look for workers that died: %s", error)
+        else:
+            self._deserted_since_s = None
+        finally:
+            now_s = time.monotonic()
+            self._next_look_s = now_s + max(_LOOK_S, (now_s - started_s) / _PART)
+        return False
 
-def _look(transport: Transport, codec: Codec, directory: str, prefix: str, is_closed: bool) -> bool:
-    """Hand work of the dead to the living; return whether there is such work, and no living."""
-    with _fs.folder_lock(directory):
-        casualties = Casualties(directory, prefix)
-        if is_closed or not casualties.lines:
-            return is_closed and bool(casualties) and not casualties.has_living
+    def _is_empty(self) -> bool:
+        try:
+            return self._transport.empty()
+        except NotImplementedError:
+            return False
+
+    def _ask_the_journals(self, casualties: Casualties, is_closed: bool) -> bool:
+        left = casualties.lost_on_the_way()
+        if not left and not casualties.in_hand():
+            return True
+        if is_closed:
+            if casualties.has_living:
+                self._deserted_since_s = None
+            elif self._deserted_since_s is None:
+                self._deserted_since_s = time.monotonic()
+            return False
+        # A message may be on its way from another process that is just putting it, or taking it:
+        # what is missed at two looks is not.
+        lost, self._lost = left & self._lost, left
+        if lost and self._put_back(lost.elements()):
+            self._lost -= lost
+        return False
+
+    def _put_back(self, lines: Iterable[bytes]) -> bool:
+        """Put messages on the queue again; return whether there was room for all."""
         # First back on the queue: killed between the two, it is done twice in this run.
-        for line in casualties.lines:
+        count = 0
+        for line in lines:
             try:
-                transport.put(transport.pack(codec.decode(line), line), False)
+                payload = self._transport.pack(self._codec.decode(line), line)
+                self._transport.put(payload, False)
             except Full:
                 return False  # once there is room; what is on the queue by now is done twice
             except Exception as error:
                 logger.error("%r, of a dead worker, is left outstanding: %s", line, error)
             # For the time that the dead worker took it.
-            transport.task_done()
-        casualties.put_aside()
+            self._transport.task_done()
+            count += 1
         logger.warning(
-            "queue %r: %d messages of workers that died are back on the queue",
-            prefix,
-            len(casualties.lines),
+            "queue %r: %d messages of workers that died are back on the queue", self._prefix, count
         )
-    return False
+        return True

@@ -114,10 +114,10 @@ class OwnQueue:
             why it took no more.
         """
         try:
-            count = self.carrier.put_bytes_many(payloads, block, timeout)
+            count, error = self.carrier.send_many(payloads, block, timeout)
         except BaseException as error:
             return 0, error
-        return count, None if count == len(payloads) else Full()
+        return count, error if error is not None or count == len(payloads) else Full()
 
     def get(
         self, block: bool = True, timeout: float | None = None

@@ -11,7 +11,7 @@ from persistq import _fs
 from persistq._journal.codec import Codec, return_same
 from persistq._journal.consumer import Consumer
 from persistq._journal.files import REQUESTED, JournalFile
-from persistq._journal.joining import join
+from persistq._journal.joining import Joiner
 from persistq._journal.journal_only import JournalOnly
 from persistq._journal.orphans import is_worker
 from persistq._journal.recovery import has_living_workers
@@ -162,8 +162,12 @@ class PersistentQueue:
             self._fsync,
             self._record_started and self.use_queue,
             self._number_of_producers,
-            self._previous.requested_in_this_run,
+            self._previous.files_of_this_run,
         )
+        self._joiner: Joiner | None = None
+        if directory is not None and self._record_started and self.use_queue:
+            files = self._previous.files_of_this_run
+            self._joiner = Joiner(self._transport, self._codec, directory, prefix, files)
         self._begin()
         _fs.watch_forks(self)
 
@@ -505,16 +509,9 @@ class PersistentQueue:
             PersistqError: The carrier has no `join`. Without a timeout also: the queue is closed,
                 and all workers died with work in hand.
         """
-        if self._directory is None or not self._record_started or not self.use_queue:
+        if self._joiner is None:
             return self._transport.join(timeout)
-        return join(
-            self._transport,
-            self._codec,
-            self._directory,
-            self._prefix,
-            lambda: self._is_closed,
-            timeout,
-        )
+        return self._joiner.join(lambda: self._is_closed, timeout)
 
     def qsize(self) -> int:
         """Return about how many messages, `DONE`s and `FAILED`s wait on the queue.
@@ -565,7 +562,7 @@ class PersistentQueue:
                         "another process; expected a function defined at the top of a module"
                     )
         own = {"_requested", "_consumer", "_requeued_lines", "_to_requeue", "_sentinels_to_put"}
-        own.add("_lock")
+        own |= {"_lock", "_joiner"}
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -21,23 +21,26 @@ from collections import Counter
 from persistq import _fs
 from persistq._journal import locks
 from persistq._journal.files import (
-    COMPLETED,
     STARTED,
     JournalFile,
+    RunFiles,
+    has_recovered_files,
     is_own,
     process_files,
+    process_id,
 )
 from persistq._journal.outstanding import outstanding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
 logger = logging.getLogger("persistq")
 
-# A living worker that has just taken a message off the queue needs this long, and far less, to
-# record that it has.
-_SETTLE_S = 0.05
+# A living worker that has just taken a message off the queue needs far less than this to record
+# that it has, if it is not stopped.
+_SETTLE_S = 1.0
+_LOOK_S = 0.02
 
 
 class Casualties:
@@ -46,78 +49,104 @@ class Casualties:
     Args:
         directory (str): The directory of the run.
         prefix (str): The queue's prefix.
+        files (() -> RunFiles): Lists the run's files.
 
     Attributes:
         lines (list[bytes]): What they had started and not completed.
         has_living (bool): Whether another process holds a started file.
+        has_deaths (bool): Whether any worker has died, also one whose work was taken over.
     """
 
-    def __init__(self, directory: str, prefix: str) -> None:
-        self._directory = directory
-        self._prefix = prefix
+    def __init__(self, directory: str, prefix: str, files: Callable[[], RunFiles]) -> None:
+        self._files = files
         self.lines: list[bytes] = []
         self._dead: list[str] = []
         self._living: list[tuple[int, str]] = []
         self.has_living = False
+        dead = []
         for pid, path in process_files(directory, prefix, STARTED):
             if locks.is_held(path) is not False:
                 self._living.append((pid, path))
                 self.has_living |= not is_own(path)
             else:
                 self._dead.append(path)
-                self.lines += outstanding([path], self._completed(pid, by_living=False)).lines
+                dead.append((pid, path))
+        # Listed behind that, so all that the dead have ever completed is there.
+        begun = files().begun if dead else []
+        for pid, path in dead:
+            completed = _of_process(begun, pid, is_living=False)
+            self.lines += outstanding([path], completed).lines
+        # What the dead have left is the evidence that they died, however long ago.
+        self.has_deaths = bool(self._dead) or has_recovered_files(directory, prefix)
+        if len(set(self.lines)) < len(self.lines):
+            self._drop_what_two_had()
 
-    def __bool__(self) -> bool:
-        return bool(self._dead)
+    def _drop_what_two_had(self) -> None:
+        # Killed while it took over, a worker leaves a message in two files. Done twice, it would
+        # be acknowledged once too often.
+        left = self._outstanding()
+        lines, self.lines = self.lines, []
+        seen: Counter[bytes] = Counter()
+        for line in lines:
+            seen[line] += 1
+            if seen[line] <= max(left[line], 1):
+                self.lines.append(line)
 
-    def _completed(self, pid: int, by_living: bool) -> list[str]:
-        # An id may have been a dead worker's, and be a living one's now.
-        files = process_files(self._directory, self._prefix, COMPLETED)
-        return [
-            path
-            for p, path in files
-            if p == pid and (locks.is_held(path) is not False) is by_living
-        ]
+    def lost_on_the_way(self) -> Counter[bytes]:
+        """Return messages that are outstanding, and in no living worker's hand.
 
-    def add_lost_on_the_way(self, requested: Sequence[str]) -> None:
-        """Add messages that a worker took off the queue, dying before it could record that.
+        Once all work has been taken off the queue, these were in a dead worker's: it took them,
+        and died before it could record that, or has recorded it.
 
-        Only for when all work has been taken off the queue: then what is outstanding, and in no
-        living worker's hand, was in a dead one's.
-
-        Args:
-            requested (Sequence[str]): Paths of all that was requested in this run.
+        Returns:
+            Counter[bytes]: Their lines.
 
         Raises:
             OSError: A journal cannot be read.
         """
-        lost = self._outstanding_in_no_hand(requested)
-        if lost - Counter(self.lines):
-            time.sleep(_SETTLE_S)
-            lost &= self._outstanding_in_no_hand(requested)
-            self.lines += (lost - Counter(self.lines)).elements()
+        return self._outstanding() - self.in_hand()
 
-    def _outstanding_in_no_hand(self, requested: Sequence[str]) -> Counter[bytes]:
-        completed = [path for _, path in process_files(self._directory, self._prefix, COMPLETED)]
-        left = Counter(outstanding(requested, completed).lines)
+    def _outstanding(self) -> Counter[bytes]:
+        # Listed anew: whoever has completed something since may have done so in a new file.
+        files = self._files()
+        return Counter(outstanding(files.requested, files.completed).lines)
+
+    def in_hand(self) -> Counter[bytes]:
+        """Return what the living have started and not completed."""
+        lines: Counter[bytes] = Counter()
+        begun = self._files().begun
         for pid, path in self._living:
             try:
-                left -= Counter(outstanding([path], self._completed(pid, by_living=True)).lines)
+                completed = _of_process(begun, pid, is_living=True)
+                lines.update(outstanding([path], completed).lines)
             except FileNotFoundError:
                 pass  # it has ended since, with nothing in hand
-        return left
+        return lines
+
+    def add_lost_on_the_way(self) -> None:
+        """Add messages that a worker took off the queue, dying before it could record that.
+
+        Only for when all work has been taken off the queue.
+
+        Raises:
+            OSError: A journal cannot be read.
+        """
+        deadline_s = time.monotonic() + _SETTLE_S
+        lost = self.lost_on_the_way() - Counter(self.lines)
+        while lost and time.monotonic() < deadline_s:
+            time.sleep(_LOOK_S)
+            lost &= self.lost_on_the_way() - Counter(self.lines)
+        self.lines += lost.elements()
 
     def put_aside(self) -> None:
         """Rename the dead workers' files, so that nobody takes over from them again."""
         for path in self._dead:
-            if os.path.getsize(path) == 0:
-                os.unlink(path)
-                continue
             target, number = path[: -len(".tsv")] + "_recovered.tsv", 1
             while os.path.lexists(target):
                 number += 1
                 target = f"{path[: -len('.tsv')]}_recovered-{number}.tsv"
             os.rename(path, target)
+        self._dead = []
 
 
 def has_living_workers(directory: str, prefix: str) -> bool:
@@ -136,11 +165,22 @@ def has_living_workers(directory: str, prefix: str) -> bool:
     )
 
 
+def _of_process(completed: list[str], pid: int, is_living: bool) -> list[str]:
+    # An id may have been a dead worker's, and be a living one's now; that of a process of an
+    # earlier run is not among these.
+    return [
+        path
+        for path in completed
+        if process_id(path) == pid and (locks.is_held(path) is not False) is is_living
+    ]
+
+
 def take_over(
     directory: str,
     prefix: str,
     started: JournalFile,
-    requested: Sequence[str] | None,
+    files: Callable[[], RunFiles],
+    is_all_taken: bool,
 ) -> list[bytes]:
     """Take over what dead workers of this run had in hand.
 
@@ -148,8 +188,8 @@ def take_over(
         directory (str): The directory of the run.
         prefix (str): The queue's prefix.
         started (JournalFile): The taker's own record of what it has in hand.
-        requested (Sequence[str] | None): Paths of all that was requested in this run, where all of
-            it has been taken off the queue; else None.
+        files (() -> RunFiles): Lists the run's files.
+        is_all_taken (bool): Whether all that was requested has been taken off the queue.
 
     Returns:
         list[bytes]: Journal lines. Usually none, since nobody died.
@@ -158,11 +198,11 @@ def take_over(
         OSError: The directory or a journal cannot be read.
     """
     with _fs.folder_lock(directory):
-        casualties = Casualties(directory, prefix)
-        if not casualties:
+        casualties = Casualties(directory, prefix, files)
+        if not casualties.has_deaths:
             return []
-        if requested is not None:
-            casualties.add_lost_on_the_way(requested)
+        if is_all_taken:
+            casualties.add_lost_on_the_way()
         lines = casualties.lines
         if lines:
             logger.warning(

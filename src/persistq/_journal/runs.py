@@ -26,6 +26,7 @@ from persistq._journal.files import (
     REQUESTED,
     STARTED,
     JournalNames,
+    RunFiles,
     carried_name,
     is_own,
     process_files,
@@ -139,7 +140,10 @@ class PreviousWork:
         self._requested: list[str] = []
         self._completed: list[str] = []
         self._token = ""
+        self._not_ours: set[str] = set()  # files of earlier runs, which nobody is to requeue
         if previous is None:
+            if current is not None:
+                self._leave_alone(JournalNames(current, prefix))
             return
         if not os.path.isdir(previous):
             raise FileNotFoundError(
@@ -162,7 +166,13 @@ class PreviousWork:
                 self._remove_markers(current)
                 remove_started_files(current, prefix)
             else:
+                self._leave_alone(names)
                 self._requested = [self._carry(current, previous)]
+
+    def _leave_alone(self, names: JournalNames) -> None:
+        # What is held is another copy's, so this run's.
+        here = [*names.requested, *names.completed]
+        self._not_ours = {path for path in here if locks.is_held(path) is False}
 
     def _carry(self, current: str, previous: str) -> str:
         """Publish the outstanding work of the previous run in the current directory."""
@@ -260,24 +270,29 @@ class PreviousWork:
                 return False
             return True
 
-    def requested_in_this_run(self) -> list[str]:
-        """Return the files of all that was put, or requeued, since this queue was created.
+    def files_of_this_run(self) -> RunFiles:
+        """Return the files of all that was put, requeued and completed in this run.
 
         Returns:
-            list[str]: Paths, in the order of their work.
+            RunFiles: Paths, those of requests in the order of their work.
 
         Raises:
             OSError: The directory cannot be listed.
         """
         if self._current is None:
-            return []
+            return RunFiles([], [], [])
         names = JournalNames(self._current, self._prefix)
-        left_out = set(names.carried)
-        if self._token and not os.path.lexists(
-            os.path.join(self._current, self._marker(self._token))
-        ):
-            left_out.update(self._requested)  # the previous run's, which nobody has requeued
-        return [path for path in names.requested if path not in left_out]
+        earlier = self._not_ours.union(self._completed)
+        left_out = self._not_ours.union(names.carried)
+        is_requeued = os.path.lexists(os.path.join(self._current, self._marker(self._token)))
+        if self._token and not is_requeued:
+            # The previous run's, which nobody has requeued.
+            left_out.update(self._requested, self._completed)
+        return RunFiles(
+            [path for path in names.requested if path not in left_out],
+            [path for path in names.completed if path not in left_out],
+            [path for path in names.completed if path not in earlier],
+        )
 
     def _rename_requeued(self, carried: str) -> None:
         stem = os.path.join(os.path.dirname(carried), f"{self._prefix}_requested_PID{os.getpid()}")

@@ -36,17 +36,17 @@ class Slots:
         self.__setstate__((size, ctx.Semaphore(size)))
 
     def __getstate__(self) -> tuple[int, Semaphore]:
-        return self._size, self._semaphore
+        return self._size, self.semaphore
 
     def __setstate__(self, state: tuple[int, Semaphore]) -> None:
-        self._size, self._semaphore = state
-        self.free = self._semaphore.release
+        self._size, self.semaphore = state
+        self.free = self.semaphore.release
         self._starved_since: float | None = None
         self._taken_over = 0
 
     def none_free(self) -> bool:
         """Return whether all slots are taken."""
-        return bool(self._semaphore._semlock._is_zero())  # type: ignore[attr-defined]
+        return bool(self.semaphore._semlock._is_zero())  # type: ignore[attr-defined]
 
     def take(self, fd: int, held: int, block: bool, timeout: float | None) -> None:
         """Take a free slot, or one that a killed process took with it.
@@ -60,7 +60,7 @@ class Slots:
         Raises:
             queue.Full: None came free in time.
         """
-        if self._semaphore.acquire(False) and not self._is_surplus(fd):
+        if self.semaphore.acquire(False) and not self._is_surplus(fd):
             self._starved_since = None
             return
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -73,14 +73,14 @@ class Slots:
                 wait_s = min(wait_s, deadline - time.monotonic())
             if not block or wait_s <= 0:
                 raise Full
-            if self._semaphore.acquire(True, wait_s) and not self._is_surplus(fd):
+            if self.semaphore.acquire(True, wait_s) and not self._is_surplus(fd):
                 self._starved_since = None
                 return
 
     def take_at_once(self, wanted: int) -> int:
         """Take as many of the wanted slots as are free, and return how many that were."""
         taken = 0
-        while taken < wanted and self._semaphore.acquire(False):
+        while taken < wanted and self.semaphore.acquire(False):
             taken += 1
         return taken
 

@@ -20,8 +20,10 @@ for 100 KB, and up to 600 on an ext4 that has just seen many deletions).
 What remains, and who removes it: the home's creator removes the home when it ends. While it
 lives it holds a lock (flock) on the directory; a home that nobody holds belongs to a process that
 was killed, and the next process that makes a home removes it. The kernel drops the lock however
-the holder dies, so this is proof of death. An arena whose writer has ended goes when every
-message in it was read, by the next process that makes an arena there.
+the holder dies, so this is proof of death. With it go the names of the process's semaphores, which
+multiprocessing's resource tracker removes, unless it was killed with the rest of its group. An
+arena whose writer has ended goes when every message in it was read, by the next process that makes
+an arena there.
 """
 
 from __future__ import annotations
@@ -38,11 +40,16 @@ from multiprocessing import util
 
 from persistq.exceptions import PersistqError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Semaphore
+
 PREFIX = "persistq-"
 ARENA_BYTES = 32 << 20
 # Larger messages have files of their own: copying them costs more than making the file.
 LARGEST_SLOT = ARENA_BYTES // 8
 OPEN_ARENAS = 8
+_SEMAPHORE = "semaphore-"
 
 _SLOT = struct.Struct("<BQ")
 _REFERENCE = struct.Struct("<qQ")  # where in the arena, -1 for a file of its own; the length
@@ -95,11 +102,48 @@ def _remove_homes_of_the_dead(folder: str) -> None:
         try:
             if os.fstat(fd).st_uid == os.getuid():
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _unlink_semaphores(path)
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:
             pass  # held: its process lives; or no locks here: nothing is proved
         finally:
             os.close(fd)
+
+
+def remember_semaphore(folder: str, semaphore: Semaphore) -> None:
+    """Have a semaphore's name removed with the home, should nobody else live to do so.
+
+    Args:
+        folder (str): The home of this process.
+        semaphore (Semaphore): It has a name unless its processes are forked.
+    """
+    name = getattr(semaphore, "_semlock").name  # noqa: B009 (typeshed does not know it)
+    if name is None:
+        return
+    path = os.path.join(folder, _SEMAPHORE + name.lstrip("/"))
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError:
+        return  # a full disk: then the name stays if all are killed at once
+    util.Finalize(semaphore, _remove_file, (path,), exitpriority=0)
+
+
+def _remove_file(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # goes with the home
+
+
+def _unlink_semaphores(folder: str) -> None:
+    from _multiprocessing import sem_unlink  # type: ignore[import-not-found]
+
+    for name in os.listdir(folder):
+        if name.startswith(_SEMAPHORE + "mp-"):
+            try:
+                sem_unlink("/" + name[len(_SEMAPHORE) :])
+            except OSError:
+                pass  # the resource tracker has lived to do it
 
 
 def _write_at(fd: int, parts: list[bytes], where: int) -> None:
@@ -167,7 +211,7 @@ class Spill:
             raise OSError(
                 f"a message of {len(data)} bytes needs a temporary file, and no directory for it "
                 f"could be made under {tempfile.gettempdir()}. Make room there, or set TMPDIR to "
-                "another place."
+                "another place, and start again."
             )
         size = len(data) + _SLOT.size
         if size <= LARGEST_SLOT:
@@ -268,13 +312,13 @@ class Spill:
                     data = _read_at(fd, length, 0)
                 finally:
                     os.close(fd)
-                os.unlink(path)
+                _remove_file(path)
             else:
                 with self._lock:
                     fd = self._readable.get(name) or self._open_arena(name)
                     data = _read_at(fd, length, where + _SLOT.size)
                     # After the copy, and by nobody but us: the writer may use the slot again.
-                    os.pwrite(fd, b"\0", where)
+                    _free_slot(fd, where)
         except (OSError, struct.error) as error:
             raise PersistqError(
                 f"a message is lost: the temporary file that holds it cannot be read ({error}). "
@@ -299,7 +343,7 @@ class Spill:
             if where < 0:
                 os.unlink(self._path(reference[_REFERENCE.size :]))
             elif self._arena is not None:
-                os.pwrite(self._arena[1], b"\0", where)
+                _free_slot(self._arena[1], where)
         except OSError:
             pass  # goes with the home
 
@@ -312,6 +356,14 @@ class Spill:
 
     def _path(self, name: bytes) -> str:
         return os.path.join(self.path or "", os.fsdecode(name))
+
+
+def _free_slot(fd: int, where: int) -> None:
+    try:
+        os.pwrite(fd, b"\0", where)
+    except OSError:
+        # A full disk that copies on write: the slot stays taken, and the message was read.
+        pass
 
 
 def _read_at(fd: int, length: int, where: int) -> bytes:
