@@ -74,6 +74,7 @@ ARROWS = {
     },
     "_folder/names": set(),
     "_folder/control": {"_folder/names"},
+    "_folder/ordered": set(),
     "_folder/watch": {"_folder/names"},
     "_folder/recovery": {"_folder/names", "_folder/control"},
     "_folder/base": {"_folder/names", "_folder/control", "_folder/recovery", "_folder/watch"},
@@ -83,6 +84,7 @@ ARROWS = {
         "_folder/names",
         "_folder/control",
         "_folder/recovery",
+        "_folder/ordered",
         "_folder/watch",
     },
     "_folder/grouped": {
