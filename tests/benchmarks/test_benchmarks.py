@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("program", ["journal.py"])
+@pytest.mark.parametrize("program", ["journal.py", "cli.py"])
 def test_a_quick_run_gives_figures(program: str, tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     command = [sys.executable, str(Path(__file__).with_name(program)), "--quick"]

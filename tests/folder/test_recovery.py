@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from folder_workers import get_one_then_wait
-from persistq import ReadableFolderQueue, _fs
+from persistq import ReadableFolderQueue, _processes
 from persistq._folder import names, recovery
 from processes import Nursery
 
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def host() -> str:
-    return names.host_digits(_fs.machine_fqdn(), _fs.pid_namespace())
+    return names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
 
 
 def claimed_by(folder: Path, pid: int, stem: str, where: str | None = None) -> Path:
@@ -80,9 +80,9 @@ def test_a_claim_older_than_the_process_of_its_id_is_abandoned(
     assert queue.reclaim_abandoned() == []
     claimed_s = path.stat().st_ctime
     # The parent cannot be made younger: what the system says of its start can.
-    monkeypatch.setattr(_fs, "process_start_s", lambda pid: claimed_s + 1.5)
+    monkeypatch.setattr(_processes, "process_start_s", lambda pid: claimed_s + 1.5)
     assert queue.reclaim_abandoned() == []
-    monkeypatch.setattr(_fs, "process_start_s", lambda pid: claimed_s + 3)
+    monkeypatch.setattr(_processes, "process_start_s", lambda pid: claimed_s + 3)
     assert queue.reclaim_abandoned() == [str(folder / "a.tsv")]
 
 
@@ -91,7 +91,7 @@ def test_a_file_servers_late_clock_makes_nobody_dead(
 ) -> None:
     path = claimed_by(folder, os.getppid(), "a")
     claimed_s = path.stat().st_ctime
-    monkeypatch.setattr(_fs, "process_start_s", lambda pid: claimed_s + 3)
+    monkeypatch.setattr(_processes, "process_start_s", lambda pid: claimed_s + 3)
     monkeypatch.setattr(recovery, "_clock_ahead_s", lambda folder: -60.0)
     assert ReadableFolderQueue(folder).reclaim_abandoned() == []
 
@@ -126,17 +126,17 @@ def test_a_file_with_both_names_after_a_kill_loses_the_claimed_one(folder: Path)
 
 
 def test_processes_are_told_apart_from_the_dead_and_the_threads() -> None:
-    own = _fs.process_start_s(os.getpid())
-    parent = _fs.process_start_s(os.getppid())
+    own = _processes.process_start_s(os.getpid())
+    parent = _processes.process_start_s(os.getppid())
     assert own is not None
     assert parent is not None
     assert parent <= own + 0.1
-    assert _fs.process_start_s(2**31 + 5) is None
-    assert _fs.process_start_s(4194999) is None
-    assert _fs.process_start_s(0) is None
+    assert _processes.process_start_s(2**31 + 5) is None
+    assert _processes.process_start_s(4194999) is None
+    assert _processes.process_start_s(0) is None
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        start_s = _fs.process_start_s(child.pid)
+        start_s = _processes.process_start_s(child.pid)
         assert start_s is not None
         assert own <= start_s
     finally:
@@ -144,7 +144,7 @@ def test_processes_are_told_apart_from_the_dead_and_the_threads() -> None:
         child.wait()
         assert child.stdin is not None
         child.stdin.close()
-    assert _fs.process_start_s(child.pid) is None
+    assert _processes.process_start_s(child.pid) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives threads ids of this kind")
@@ -163,7 +163,7 @@ def test_an_id_that_belongs_to_a_thread_is_no_process() -> None:
     thread.start()
     ready.wait()
     try:
-        assert _fs.process_start_s(ids[0]) is None
+        assert _processes.process_start_s(ids[0]) is None
     finally:
         end.set()
         thread.join()
@@ -174,7 +174,10 @@ def test_ps_tells_the_same_as_proc() -> None:
 
     if shutil.which("ps") is None:
         pytest.skip("no ps on this machine")
-    exact, coarse = _fs.process_start_s(os.getpid()), _fs._ps_process_start_s(os.getpid())
+    exact, coarse = (
+        _processes.process_start_s(os.getpid()),
+        _processes._ps_process_start_s(os.getpid()),
+    )
     assert exact is not None
     assert coarse is not None
     assert abs(exact - coarse) < 2.5
@@ -195,4 +198,4 @@ def test_the_answers_of_ps_are_understood(
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: Answer)
     monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
     expected = None if age_s is None else 1_000_000.0 - age_s
-    assert _fs._ps_process_start_s(7) == expected
+    assert _processes._ps_process_start_s(7) == expected

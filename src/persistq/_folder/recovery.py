@@ -7,7 +7,7 @@ import os
 import stat
 import time
 
-from persistq import _fs
+from persistq import _fs, _processes
 from persistq._folder import control, names
 
 TYPE_CHECKING = False
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 _log = logging.getLogger("persistq")
-
-# How much younger than a claim a process must be to be another one than the claimer: the clock
-# of processes ticks in hundredths of a second, that of a file system up to a second (FAT: two).
-_YOUNGER_S = 2.0
 
 
 def purge_control_messages(folder: str) -> None:
@@ -105,12 +101,12 @@ def remove_temporaries(folder: str) -> None:
 
     Nothing is lost with it: until the whole is published, the source is untouched.
     """
-    host = names.host_digits(_fs.machine_fqdn(), _fs.pid_namespace())
+    host = names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
     for name in os.listdir(folder):
         owner = names.parse_temporary(name)
         if owner is None or owner[1] != host or owner[0] == os.getpid():
             continue
-        if _fs.process_start_s(owner[0]) is None:
+        if _processes.process_start_s(owner[0]) is None:
             try:
                 os.unlink(os.path.join(folder, name))
             except OSError:
@@ -144,7 +140,7 @@ def reclaim_abandoned(folder: str, extension: str, inherited: Collection[str]) -
     Returns:
         list[str]: Paths of the files that are waiting again, in order.
     """
-    host = names.host_digits(_fs.machine_fqdn(), _fs.pid_namespace())
+    host = names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
     starts_s: dict[int, float | None] = {}
     ahead_s: float | None = None
     restored = []
@@ -161,13 +157,13 @@ def reclaim_abandoned(folder: str, extension: str, inherited: Collection[str]) -
             except OSError:
                 continue
             if pid not in starts_s:
-                starts_s[pid] = _fs.process_start_s(pid)
+                starts_s[pid] = _processes.process_start_s(pid)
             start_s = starts_s[pid]
             abandoned = start_s is None
-            if start_s is not None and start_s > claimed_s + _YOUNGER_S:
+            if start_s is not None and start_s > claimed_s + _processes.YOUNGER_S:
                 if ahead_s is None:
                     ahead_s = _clock_ahead_s(folder)
-                abandoned = start_s > claimed_s - ahead_s + _YOUNGER_S
+                abandoned = start_s > claimed_s - ahead_s + _processes.YOUNGER_S
         if abandoned:
             path = restore(folder, name, stem + extension)
             if path is not None:
@@ -180,7 +176,7 @@ def _clock_ahead_s(folder: str) -> float:
     """Measure how far the clock that dates files is ahead of this machine's: a file server's."""
     import uuid
 
-    host = names.host_digits(_fs.machine_fqdn(), _fs.pid_namespace())
+    host = names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
     prefix = names.wip_prefix(os.getpid(), host)
     path = os.path.join(folder, f"{names.TEMPORARY}{prefix}{uuid.uuid4().hex}.tmp")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,0 +1,170 @@
+"""What differs between operating systems about machines, users and processes."""
+
+from __future__ import annotations
+
+import os
+import time
+
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux, the same on each host
+_machine_fqdn: str | None = None
+
+
+def machine_fqdn() -> str:
+    """Give this machine's fully qualified name, asked of the resolver once a process."""
+    global _machine_fqdn
+    if _machine_fqdn is None:
+        import socket
+
+        _machine_fqdn = socket.getfqdn()
+    return _machine_fqdn
+
+
+def user_name() -> str:
+    """Give the name of the user, which os.getlogin() cannot without a terminal."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        # A container's user id without a line in /etc/passwd; 3.13 raises OSError.
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+
+
+def pid_namespace() -> str:
+    """Name the namespace of this process's id; empty in the host's first, and outside Linux."""
+    try:
+        name = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+    return "" if name == _FIRST_PID_NAMESPACE else name
+
+
+YOUNGER_S = 2.0
+"""How much younger than a claim a process must be to be another one than the claimer: the clock
+of processes ticks in hundredths of a second, that of a file system up to a second (FAT: two)."""
+
+
+def process_key(pid: int) -> str | None:
+    """Tell a process from all others of this machine, before and after it, that had its id.
+
+    Args:
+        pid (int): The id of a process.
+
+    Returns:
+        str | None: The same text at each call, as long as it lives; None when it does not.
+    """
+    start_s = process_start_s(pid)
+    if start_s is None:
+        return None
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            started = file.read().rpartition(b")")[2].split()[19].decode()
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            started += " " + file.read().strip()
+    except (OSError, IndexError):
+        started = _ps_started(pid) or f"{start_s:.0f}"
+    return f"{machine_fqdn()} {pid_namespace()} {pid} {started}"
+
+
+def _ps_started(pid: int) -> str:
+    import subprocess
+
+    try:
+        return subprocess.run(
+            ["ps", "-o", "lstart=", "-p", str(pid)],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def process_start_s(pid: int) -> float | None:
+    """Tell since when the process of an id has lived, on this host and in this namespace.
+
+    Args:
+        pid (int): The id of a process.
+
+    Returns:
+        float | None: Seconds since the epoch, by today's clock; minus infinity when it lives
+        and its age cannot be told; None when no such process lives. A zombie does not.
+    """
+    if pid <= 0:
+        return None
+    if os.name == "nt":
+        return _windows_process_start_s(pid)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OverflowError:
+        return None
+    except PermissionError:
+        pass  # it lives, as another user
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is a name in parentheses that may hold anything.
+            fields = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/status", "rb") as file:
+            status = file.read()
+        with open("/proc/uptime", "rb") as file:
+            uptime_s = float(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _ps_process_start_s(pid)
+    if fields[0] in (b"Z", b"X"):
+        return None
+    if b"\nTgid:" in status and f"\nTgid:\t{pid}\n".encode() not in status:
+        return None  # the id is a thread's now
+    return time.time() - (uptime_s - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+
+
+def _ps_process_start_s(pid: int) -> float | None:
+    """Ask ps, whose `stat` and `etime` are the same on every POSIX system and in every locale."""
+    import subprocess
+
+    try:
+        answer = subprocess.run(
+            ["ps", "-o", "stat=,etime=", "-p", str(pid)],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return float("-inf")
+    if len(answer) != 2:
+        # Alive a moment ago, and hidden from us, or gone since: what is not known dead lives.
+        return float("-inf")
+    if answer[0].startswith("Z"):
+        return None
+    days, _, clock = answer[1].rpartition("-")  # [[dd-]hh:]mm:ss
+    seconds = 0
+    for part in clock.split(":"):
+        seconds = seconds * 60 + int(part)
+    return time.time() - (int(days or 0) * 86400 + seconds)
+
+
+def _windows_process_start_s(pid: int) -> float | None:
+    import ctypes
+
+    kernel = getattr(ctypes, "WinDLL")("kernel32", use_last_error=True)  # noqa: B009
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = kernel.OpenProcess(0x1000, 0, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
+    if not handle:
+        # ERROR_INVALID_PARAMETER is 'no such process'; anything else is a refusal to tell.
+        code = getattr(ctypes, "get_last_error")()  # noqa: B009
+        return None if code == 87 else float("-inf")
+    try:
+        code, times = ctypes.c_ulong(), [ctypes.c_ulonglong() for _ in range(4)]
+        if kernel.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code)):
+            if code.value != 259:  # STILL_ACTIVE
+                return None
+            if kernel.GetProcessTimes(
+                ctypes.c_void_p(handle), *(ctypes.byref(moment) for moment in times)
+            ):
+                # Hundreds of nanoseconds since 1601.
+                return times[0].value / 1e7 - 11644473600
+        return float("-inf")
+    finally:
+        kernel.CloseHandle(ctypes.c_void_p(handle))

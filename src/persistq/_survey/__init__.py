@@ -1,0 +1,41 @@
+"""What is true of a queue on disk right now: read only, whoever is at work on it.
+
+Nothing here claims, announces, renames or writes. What changes meanwhile is seen as it was at one
+moment or another; a file that vanishes in between has the look repeated.
+"""
+
+from __future__ import annotations
+
+from persistq._survey.find import (
+    current_runs,
+    homes,
+    is_carrying,
+    journal_prefixes,
+    journals,
+    runs,
+    survey,
+)
+from persistq._survey.folder import FolderSurvey
+from persistq._survey.hand import ALIVE, DEAD, ELSEWHERE, InHand
+from persistq._survey.journals import JournalSurvey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from persistq._survey.find import Survey
+
+__all__ = [
+    "ALIVE",
+    "DEAD",
+    "ELSEWHERE",
+    "FolderSurvey",
+    "InHand",
+    "JournalSurvey",
+    "Survey",
+    "current_runs",
+    "homes",
+    "is_carrying",
+    "journal_prefixes",
+    "journals",
+    "runs",
+    "survey",
+]

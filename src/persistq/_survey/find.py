@@ -1,0 +1,162 @@
+"""Which queues there are at a path, and which of them matter."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from persistq._survey.folder import FolderSurvey
+from persistq._survey.journals import JOURNAL, JournalSurvey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Union
+
+    Survey = Union[JournalSurvey, FolderSurvey]
+
+_CARRIED = re.compile(r"(?P<prefix>.+)_carried\.tsv", re.DOTALL)
+_RUN = re.compile(r"run_(\d+)")
+
+
+def journal_prefixes(folder: str) -> list[str]:
+    """Return the prefixes of the journals in a folder.
+
+    Args:
+        folder (str): The folder.
+
+    Returns:
+        list[str]: Sorted; none where it is a folder queue, or something else.
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    names = os.listdir(folder)
+    likely = [name for name in names if "_PID" in name]  # of 100,000 files few are journals
+    found = {match["prefix"] for match in map(JOURNAL.fullmatch, likely) if match}
+    if not any(name.endswith((".helo", ".done", ".failed", ".wip")) for name in names):
+        # Just a name; a folder queue may have a message called so.
+        found |= {match["prefix"] for match in map(_CARRIED.fullmatch, names) if match}
+    return sorted(found)
+
+
+def runs(home: str) -> list[str]:
+    """Return the run folders that `pickup_dirs` made in a folder.
+
+    Args:
+        home (str): `root/<prefix>`.
+
+    Returns:
+        list[str]: Paths, the latest run first.
+    """
+    found = []
+    with os.scandir(home) as entries:
+        for entry in entries:
+            match = entry.name.startswith("run_") and _RUN.fullmatch(entry.name)
+            if match and entry.is_dir():
+                found.append((int(match[1]), entry.path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def homes(path: str) -> list[str]:
+    """Return the folders that hold run folders: the path itself, or folders in it.
+
+    Args:
+        path (str): A root of `pickup_dirs`, or `root/<prefix>`.
+
+    Returns:
+        list[str]: Paths, sorted.
+    """
+    found = [path] if runs(path) else []
+    with os.scandir(path) as entries:
+        inside = sorted(entry.path for entry in entries if entry.is_dir() and entry.name[:1] != ".")
+    return found + [
+        folder for folder in inside if not _RUN.fullmatch(os.path.basename(folder)) and runs(folder)
+    ]
+
+
+def is_carrying(folder: str, prefix: str) -> bool:
+    """Tell whether a run has taken over the work of the run before it.
+
+    Args:
+        folder (str): A run folder.
+        prefix (str): The queue's prefix.
+    """
+    from persistq._journal.files import JournalNames
+
+    names = JournalNames(folder, prefix)
+    return bool(names.carried or names.requeued)
+
+
+def current_runs(home: str) -> list[tuple[str, str]]:
+    """Return the run folders that matter: those whose work no later run has taken over.
+
+    Args:
+        home (str): `root/<prefix>`.
+
+    Returns:
+        list[tuple[str, str]]: Path and prefix of the journals, the latest run first.
+    """
+    found = []
+    taken_over: dict[str, bool] = {}  # whether the run behind has carried the work on, by prefix
+    behind = 0
+    for folder in runs(home):
+        number = int(os.path.basename(folder)[len("run_") :])
+        if number != behind - 1:
+            # Whatever stood between may have been what carried this one's work, or forgot it.
+            taken_over.clear()
+        behind = number
+        for prefix in journal_prefixes(folder):
+            if not taken_over.get(prefix):
+                found.append((folder, prefix))
+            taken_over[prefix] = is_carrying(folder, prefix)
+    return found
+
+
+def journals(path: str) -> list[tuple[str, str]]:
+    """Return the journals at a path: in the folder itself, and of runs in or below it.
+
+    Args:
+        path (str): A pickup directory, `root/<prefix>`, or a root of `pickup_dirs`.
+
+    Returns:
+        list[tuple[str, str]]: Folder and prefix of each; none where it is a folder queue.
+
+    Raises:
+        OSError: A folder cannot be listed.
+    """
+    found = [(path, prefix) for prefix in journal_prefixes(path)]
+    for home in homes(path):
+        found += current_runs(home)
+    return found
+
+
+def survey(path: str, **folder_options: Any) -> list[Survey]:
+    """Return what is true of the queues at a path right now.
+
+    Args:
+        path (str): A pickup directory, `root/<prefix>`, a root of `pickup_dirs`, or a folder queue.
+        **folder_options (Any): What `FolderSurvey` takes besides its path.
+
+    Returns:
+        list[JournalSurvey | FolderSurvey]: One for each prefix of journals, or one for a folder.
+
+    Raises:
+        OSError: Something cannot be read.
+    """
+    found: list[Survey] = []
+    latest = set()
+    for folder, prefix in journals(path):
+        journal = JournalSurvey(folder, prefix)
+        # Of earlier runs only what they left undone is of interest.
+        key = (os.path.dirname(folder), prefix)
+        if key not in latest or not journal.is_finished or journal.alive:
+            found.append(journal)
+        latest.add(key)
+    has_runs = bool(homes(path))
+    queue = FolderSurvey(path, holds_journals=bool(found), **folder_options)
+    if found:
+        if queue.in_progress or any(vars(queue.producers).values()) or queue.failed:
+            found.append(queue)
+    elif not has_runs or queue.is_queue:
+        found.append(queue)
+    return found
