@@ -122,6 +122,7 @@ ARROWS = {
     "_cli/take_part": {"_cli/show", "_folder/acting", "_folder/readable"},
     "_folder/names": set(),
     "_folder/control": {"_folder/names"},
+    "_folder/ordered": set(),
     "_folder/watch": {"_folder/names"},
     "_folder/recovery": {"_folder/names", "_folder/control"},
     "_folder/base": {"_folder/names", "_folder/control", "_folder/recovery", "_folder/watch"},
@@ -131,6 +132,7 @@ ARROWS = {
         "_folder/names",
         "_folder/control",
         "_folder/recovery",
+        "_folder/ordered",
         "_folder/watch",
     },
     "_folder/grouped": {
