@@ -233,8 +233,8 @@ def wait_for_files(paths: list[Path]) -> None:
         time.sleep(0.02)
 
 
-def put_and_stay(talk: Any, folder: str) -> None:
-    q = PersistentQueue("jobs", folder, queue=queue.Queue())
+def put_and_stay(talk: Any, folder: str, previous: str | None = None) -> None:
+    q = PersistentQueue("jobs", folder, previous, queue=queue.Queue())
     q.put("a")
     talk.send("put")
     talk.recv()

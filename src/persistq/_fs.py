@@ -122,6 +122,10 @@ def folder_lock(folder: str) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
+        # Closing is not enough: a child that another thread has forked meanwhile has the
+        # descriptor too, and the lock would be held until that ends.
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
 

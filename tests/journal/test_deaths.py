@@ -16,7 +16,7 @@ import pytest
 
 import workers
 from journal.conftest import Journals
-from persistq import PersistentQueue, PersistqError, PreviousRunActiveError
+from persistq import PersistentQueue, PersistqError, PreviousRunActiveError, _fs
 from persistq._journal import joining, locks, runs
 from persistq._journal.files import STARTED, JournalFile, is_own, process_files
 
@@ -81,11 +81,22 @@ def test_of_several_workers_exactly_one_takes_over(tmp_path: Path, nursery: Nurs
     assert sorted(done) == sorted(f"held {n}" for n in range(20))
 
 
+def second_producer(q: PersistentQueue, folder: Path) -> PersistentQueue:
+    return PersistentQueue(
+        "jobs",
+        folder,
+        number_of_workers=q.number_of_workers,
+        number_of_producers=2,
+        queue=q.joinable_queue,
+    )
+
+
 def test_who_takes_over_and_is_killed_is_taken_over_from(tmp_path: Path, nursery: Nursery) -> None:
-    q = PersistentQueue("jobs", tmp_path, number_of_workers=3)
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=3, number_of_producers=2)
     q.put_many(["a", "b"])
     start_holder(nursery, q, 2).kill()
     q.close()
+    second_producer(q, tmp_path).close()
     start_holder(nursery, q, 1).kill()  # behind DONE it gets what the first one had
     done = nursery.start(workers.work, q).result()
     assert sorted(done) == ["a", "b"]
@@ -106,16 +117,18 @@ def test_a_message_taken_and_not_recorded_at_the_kill_is_found_in_the_journals(
     assert Journals(tmp_path).outstanding() == []
 
 
-def test_with_several_producers_a_queue_that_still_fills_is_not_taken_for_lost(
+def test_with_several_producers_what_still_waits_is_not_taken_for_lost(
     tmp_path: Path, nursery: Nursery
 ) -> None:
     q = PersistentQueue("jobs", tmp_path, number_of_workers=2, number_of_producers=2)
+    other = second_producer(q, tmp_path)
     q.put_many(["a", "b"])
     start_holder(nursery, q, 1).kill()
-    q.close()  # two DONEs, which one worker may meet
-    child = nursery.start(workers.work, q)
-    assert child.result() == ["b", "a"]
-    q.joinable_queue.put("later")
+    q.close()  # two DONEs, which one worker will meet
+    other.put("later")
+    assert nursery.start(workers.work, q).result() == ["b", "a"]
+    other.close()
+    assert nursery.start(workers.work, q).result() == ["later"]
     assert Journals(tmp_path).outstanding() == []
 
 
@@ -294,6 +307,18 @@ def test_a_live_run_is_not_restarted_over(tmp_path: Path, nursery: Nursery, curr
     assert sibling.result() == ("requeued", "1")
 
 
+def test_a_live_run_is_not_restarted_over_with_the_same_pair(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    pair = (str(tmp_path / "2"), str(tmp_path / "1"))
+    PersistentQueue("jobs", pair[1], use_queue=False).put("a")
+    owner = nursery.start(workers.put_and_stay, *pair)
+    assert owner.receive() == "put"
+    sibling = nursery.start(workers.restart_in_time, *pair, 0.3)
+    assert sibling.receive() == "waiting"
+    assert sibling.result()[0] == "PreviousRunActiveError"
+
+
 def test_only_looking_never_waits(tmp_path: Path, nursery: Nursery) -> None:
     owner = nursery.start(workers.put_and_stay, str(tmp_path))
     assert owner.receive() == "put"
@@ -345,6 +370,31 @@ def test_a_journal_is_held_while_its_process_has_it_open(tmp_path: Path, nursery
     assert locks.is_held(path)
     journal.remove()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_child_forked_during_a_look_does_not_keep_the_lock(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "jobs_started_PID1.tsv"
+    path.touch()
+    lock, children = locks._lock, []
+
+    def lock_and_fork(fd: int, wait: bool) -> None:
+        lock(fd, wait)
+        q = PersistentQueue(queue=queue.Queue())
+        children.append(nursery.start(workers.take_and_hold, q, 0))
+        assert children[-1].receive() == "holding"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "_lock", lock_and_fork)
+        assert locks.is_held(str(path)) is False
+    assert locks.is_held(str(path)) is False
+    with _fs.folder_lock(str(tmp_path)):
+        children.append(
+            nursery.start(workers.take_and_hold, PersistentQueue(queue=queue.Queue()), 0)
+        )
+    with _fs.folder_lock(str(tmp_path)):  # the test's time limit ends this where it is kept
+        assert all(child.process.is_alive() for child in children)
 
 
 def test_where_locks_are_refused_nothing_is_assumed_dead(

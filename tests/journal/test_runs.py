@@ -238,6 +238,16 @@ def test_one_copy_of_all_requeues(
     assert q.get_list_of_outstanding_work() == ["a", "b"]
 
 
+def test_work_is_not_requeued_behind_the_end(job: Job) -> None:
+    job.start("1").put("a")
+    second = job.start("2", "1")
+    second.close()
+    with pytest.raises(ValueError, match="still outstanding"):
+        second.requeue_unprocessed_work()
+    assert take(second) == [DONE]
+    assert job.start("3", "2").requeue_unprocessed_work() == 1
+
+
 def test_markers_of_earlier_restarts_are_removed(job: Job) -> None:
     job.start("1").put("a")
     for _ in range(3):

@@ -99,7 +99,7 @@ class Consumer:
             try:
                 taken = self._transport.get(block, timeout)
             except Empty:
-                if is_orphan():
+                if self._transport.crosses_processes and is_orphan():
                     raise self._orphaned() from None
                 raise
             if taken is None:

@@ -32,6 +32,7 @@ class JournalOnly:
 
     carrier = None
     is_first_in_first_out = True
+    crosses_processes = False
 
     def __init__(self, directory: str, prefix: str, codec: Codec) -> None:
         self._directory = directory

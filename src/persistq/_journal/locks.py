@@ -22,16 +22,21 @@ if os.name == "nt":
     # Locks on Windows stop readers, so the one that is locked is a byte that no journal reaches.
     _FAR = 1 << 62
 
-    def _lock(fd: int, wait: bool) -> None:
+    def _call(fd: int, mode: str) -> None:
         import msvcrt
 
         place = os.lseek(fd, 0, os.SEEK_CUR)
         os.lseek(fd, _FAR, os.SEEK_SET)
         try:
-            mode = "LK_LOCK" if wait else "LK_NBLCK"
             getattr(msvcrt, "locking")(fd, getattr(msvcrt, mode), 1)  # noqa: B009
         finally:
             os.lseek(fd, place, os.SEEK_SET)
+
+    def _lock(fd: int, wait: bool) -> None:
+        _call(fd, "LK_LOCK" if wait else "LK_NBLCK")
+
+    def _unlock(fd: int) -> None:
+        _call(fd, "LK_UNLCK")
 
 else:
 
@@ -39,6 +44,11 @@ else:
         import fcntl
 
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+    def _unlock(fd: int) -> None:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def hold(fd: int) -> None:
@@ -75,6 +85,8 @@ def is_held(path: str) -> bool | None:
     except OSError as error:
         return True if error.errno in _HELD else None
     else:
+        # Closing is not enough: a child forked just now by another thread has the descriptor too.
+        _unlock(fd)
         return False
     finally:
         os.close(fd)

@@ -44,6 +44,7 @@ class OwnQueue:
     """
 
     is_first_in_first_out = True
+    crosses_processes = True
 
     def __init__(self, carrier: Carrier, is_plain: bool) -> None:
         self.carrier = carrier

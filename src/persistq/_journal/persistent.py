@@ -399,6 +399,8 @@ class PersistentQueue:
             int: How many messages this call has put on the queue.
 
         Raises:
+            ValueError: The queue is closed, and there is work. It stays outstanding.
+            PreviousRunActiveError: Without a current directory: the run before is still alive.
             JournalError: A journal line cannot be turned back into a message. Nothing is queued.
             OSError: A journal cannot be read or renamed. Nothing is queued.
         """
@@ -409,6 +411,11 @@ class PersistentQueue:
                 if not self._codec.is_plain():
                     self._warn_of_one_way_functions(messages, work.lines)
                 payloads = list(map(self._transport.pack, messages, work.lines))
+                if payloads and self._is_closed:
+                    raise ValueError(
+                        "requeue_unprocessed_work() after close() or fail(): expected it before, "
+                        "since workers stop there. The work is still outstanding."
+                    )
                 if not self._previous.claim():
                     payloads = []
                 self._requeued_lines = set(work.lines)
@@ -495,7 +502,8 @@ class PersistentQueue:
             bool: Whether all is done.
 
         Raises:
-            PersistqError: The carrier has no `join`.
+            PersistqError: The carrier has no `join`. Without a timeout also: the queue is closed,
+                and all workers died with work in hand.
         """
         if self._directory is None or not self._record_started or not self.use_queue:
             return self._transport.join(timeout)

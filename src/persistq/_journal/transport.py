@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         number_of_workers: int
         # Whether a sentinel that is taken stands behind all that its producer has put before.
         is_first_in_first_out: bool
+        # Whether messages come from other processes, so that none come when these are dead.
+        crosses_processes: bool
 
         @property
         def carrier(self) -> Any:

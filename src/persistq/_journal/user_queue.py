@@ -51,7 +51,7 @@ class UserQueue:
             ) from error
         self.carrier = carrier
         self.number_of_workers = 1
-        self._crosses_processes = not isinstance(carrier, (queue.Queue, queue.SimpleQueue))
+        self.crosses_processes = not isinstance(carrier, (queue.Queue, queue.SimpleQueue))
         self._task_done: Callable[[], None] | None = getattr(carrier, "task_done", None)
         self._waiting: threading.Thread | None = None
         # Not so for stacks and priority queues, and nobody knows of somebody else's.
@@ -83,7 +83,7 @@ class UserQueue:
         """
         if type(message) is str or type(message) is Sentinel:
             return message
-        if not self._crosses_processes:
+        if not self.crosses_processes:
             return self._copy(message)
         try:
             return _PICKLED + pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
@@ -156,7 +156,7 @@ class UserQueue:
         Raises:
             queue.Empty: Nothing came within the time.
         """
-        if block and timeout is None and orphans.is_worker():
+        if block and timeout is None and self.crosses_processes and orphans.is_worker():
             try:
                 payload = self.carrier.get(True, _LOOK_AROUND_S)
             except queue.Empty:
