@@ -86,7 +86,7 @@ def carriers(amounts: Amounts, report: Report) -> None:
         return
     ctx = multiprocessing.get_context()
     for size in SIZES:
-        number = amounts.of(40_000, 4_000, 400) * 30 // max(30, size // 25)
+        number = amounts.of(40_000, 2_000, 400) * 30 // max(30, size // 25)
         number = max(BATCH, number // BATCH * BATCH)
         for workers in (1, 4):
             report.compare(
@@ -97,7 +97,7 @@ def carriers(amounts: Amounts, report: Report) -> None:
                     name: lambda n=name, w=workers, s=size, m=number: rate(n, ctx, w, s, m)
                     for name in CONTENDERS
                 },
-                amounts.rounds,
+                amounts.rounds_of(7 if amounts.level == "full" else 1),
             )
 
 

@@ -125,7 +125,7 @@ def persistent(
 
 def end_to_end(amounts: Amounts, report: Report) -> None:
     for size, goals in GOALS.items():
-        number = amounts.of(40_000, 6_000, 300) * 30 // max(30, size // 20)
+        number = amounts.of(40_000, 3_000, 300) * 30 // max(30, size // 20)
         for workers, wanted in goals.items():
             with amounts.new_folder() as folder:
                 compare(folder, distinct(size, number), workers, wanted, amounts, report)

@@ -232,7 +232,7 @@ def idle(root: str, seconds: float) -> float:
 def drain(amounts: Amounts, report: Report) -> None:
     with amounts.new_folder() as root:
         drain_queue(root, 10)  # the modules that a first use imports
-    for count in amounts.of([10**2, 10**3, 10**4, 10**5], [10**2, 10**3, 10**4], [10**2]):
+    for count in amounts.of([10**2, 10**3, 10**4, 10**5], [10**2, 10**3], [10**2]):
         drain_of(count, amounts, report)
 
 
@@ -315,7 +315,7 @@ def waiting(amounts: Amounts, report: Report) -> None:
         middle, late = waits_ms[count // 2], waits_ms[int(count * 0.99) - 1]
         report.add(f"{work}: median, against 0.5 ms", "wake", [middle], "ms", middle / 0.5, _ONE)
         report.add(f"{work}: p99, against 3 ms", "wake", [late], "ms", late / 3, _ONE)
-        percent = idle(root, amounts.of(30, 3, 0.2))
+        percent = idle(root, amounts.of(30, 2, 0.2))
         name = f"{work}: processor, against 0.05 %"
         report.add(name, "idle", [percent], "%", percent / 0.05, _ONE)
 

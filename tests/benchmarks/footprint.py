@@ -70,7 +70,7 @@ def import_time(amounts: Amounts, report: Report) -> None:
 
         def over_empty(code: str) -> float:
             # The fastest of several: all that a busy machine does to this is to make it longer.
-            times = amounts.of(15, 7, 1)
+            times = amounts.of(15, 4, 1)
             return min(start(code) for _ in range(times)) - min(start("") for _ in range(times))
 
         start("import persistq, " + parts)
@@ -86,7 +86,7 @@ def import_time(amounts: Amounts, report: Report) -> None:
                     "from persistq import PersistentQueue as Q; Q()"
                 ),
             },
-            amounts.rounds_of(3),
+            amounts.rounds_of(amounts.of(3, 1, 1)),
         )
     ms = found["persistq"]
     report.add("import, against 30 ms", "persistq", [ms], "ms", ms / 30, ("at most", 1.0))

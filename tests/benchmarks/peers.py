@@ -263,8 +263,8 @@ def peers(amounts: Amounts, report: Report) -> None:
             report.skip(f"peers: {name}", f"{contender.needs} is not installed")
         else:
             found[name] = contender
-    number = amounts.of(20_000, 2_000, 100)
-    rounds = amounts.rounds_of(5)
+    number = amounts.of(20_000, 1_000, 100)
+    rounds = amounts.rounds_of(5 if amounts.level == "full" else 1)
 
     with amounts.new_folder() as folder:
 

@@ -120,7 +120,7 @@ class JournalFile:
         self._stem = os.path.join(directory, f"{prefix}_{kind}_PID")
         self._fsync = fsync
         # Ids and numbers have a few digits, and .tsv comes behind them.
-        self._longest_place = len(place_of(self._stem, 0, 0)) + 32
+        self._longest_place = len(place_of(os.fsencode(self._stem), 0, 0)) + 32
         self._forget()
         _journals.add(self)
         _fs.watch_forks(self)
@@ -248,9 +248,9 @@ class JournalFile:
         with self._lock:
             self.append(b"\n".join(lines) + b"\n")
             where = self._size - sum(map(len, lines)) - len(lines)
-            places = []
+            path, places = os.fsencode(self._path), []
             for line in lines:
-                places.append(place_of(self._path, where, len(line)))
+                places.append(place_of(path, where, len(line)))
                 where += len(line) + 1
             return places
 

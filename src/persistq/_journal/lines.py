@@ -21,18 +21,18 @@ OPEN_FILES = 8
 _PLACE = struct.Struct("<QQ")
 
 
-def place_of(path: str, where: int, length: int) -> bytes:
+def place_of(path: bytes, where: int, length: int) -> bytes:
     """Return what `LineReader.read` needs.
 
     Args:
-        path (str): Path of the journal file.
+        path (bytes): Path of the journal file.
         where (int): Where in it the line begins.
         length (int): The line's length, without its end.
 
     Returns:
         bytes: The place; as long as the path, and a little.
     """
-    return _PLACE.pack(where, length) + os.fsencode(path)
+    return _PLACE.pack(where, length) + path
 
 
 class LineReader:

@@ -85,7 +85,7 @@ class OwnQueue:
         Raises:
             TypeError: The message cannot be pickled.
         """
-        if self._is_said_by_line(message):
+        if (type(message) is str and self._is_plain) or self._is_said_by_line(message):
             return _LINE + (_WIRE.encode(message) if line is None else line)
         try:
             return pickle_message(message)

@@ -255,7 +255,8 @@ class PersistentQueue:
             self._put_place(own_queue, requested, line, block, timeout)
             return
         payload = self._transport.pack(obj, line)
-        self._check_open()
+        if self._is_closed or own_queue is None:
+            self._check_open()  # a call less for each message of the default carrier
         # Killed behind this, before the message is queued: it is outstanding, though put() has
         # not returned, and the next run does it.
         requested.append(line + b"\n")
