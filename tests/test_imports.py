@@ -75,6 +75,42 @@ ARROWS = {
         "_journal/files",
         "_journal/codec",
     },
+    "_journal/tally": {"_journal/outstanding"},
+    "_folder/acting": {
+        "_folder/control",
+        "_folder/names",
+        "_folder/readable",
+        "_folder/watch",
+        "_folder/writable",
+    },
+    "_survey": {
+        "_journal/files",
+        "_journal/locks",
+        "_journal/outstanding",
+        "_journal/tally",
+        "_folder/control",
+        "_folder/grouped",
+        "_folder/names",
+    },
+    "_cli/show": set(),
+    "_cli/parser": {"_cli/show"},
+    "_cli/look": {
+        "_cli/show",
+        "_survey",
+        "_folder/names",
+        "_journal/codec",
+        "_journal/files",
+        "_journal/outstanding",
+    },
+    "_cli/watch": {"_cli/look", "_cli/show", "_survey", "_journal/files"},
+    "_cli/repair": {
+        "_cli/show",
+        "_survey",
+        "_folder/names",
+        "_folder/readable",
+        "_folder/recovery",
+    },
+    "_cli/take_part": {"_cli/show", "_folder/acting", "_folder/readable"},
     "_folder/names": set(),
     "_folder/control": {"_folder/names"},
     "_folder/watch": {"_folder/names"},
@@ -123,7 +159,7 @@ def test_imports_go_down_only(module: str) -> None:
         for name in imported_modules(SOURCE / module)
         if name.startswith("persistq.")
     }
-    assert (used & rooms) - {"_journal", "_folder"} <= allowed
+    assert (used & rooms) - {"_journal", "_folder", "_cli"} <= allowed
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="sys.stdlib_module_names is new in 3.10")
@@ -141,3 +177,13 @@ def test_importing_persistq_loads_neither_the_command_line_nor_heavy_modules() -
     heavy = {"argparse", "typing", "dataclasses", "inspect", "asyncio", "sqlite3", "ctypes"}
     assert not heavy & set(loaded)
     assert not {"persistq._cli", "persistq._survey"} & set(loaded)
+
+
+def test_a_queue_loads_only_its_own_rooms_and_no_heavy_modules() -> None:
+    code = "import sys; from persistq import *; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20
+    ).stdout.split()
+    heavy = {"argparse", "typing", "dataclasses", "inspect", "asyncio", "sqlite3", "ctypes"}
+    assert not heavy & set(loaded)
+    assert not {"persistq._cli", "persistq._survey", "persistq._journal.tally"} & set(loaded)

@@ -7,28 +7,33 @@ Rooms of the house, and the one question each answers:
 - `_fs`: what differs between operating systems and file systems.
 - `_journal/`: `PersistentQueue`, a multiprocessing queue with journals.
 - `_folder/`: the queues whose messages are files in a folder.
+- `_survey`: what is true of a queue on disk right now.
+- `_cli/`, `__main__`: how an operator or a shell script uses queues.
+
+Each name is loaded when it is first used: a job that hands files between folders need not wait
+for multiprocessing to be imported, nor `persistq --version` for any queue at all.
 """
 
 from __future__ import annotations
 
-import logging
+import sys
 
-from persistq._folder.grouped import ReadableGroupedFileFolderQueue
-from persistq._folder.readable import ReadableFolderQueue
-from persistq._folder.writable import WritableFolderQueue
-from persistq._journal.persistent import PersistentQueue
-from persistq._journal.runs import pickup_dirs
-from persistq._sentinels import DONE, FAILED
-from persistq.exceptions import (
-    JournalError,
-    PersistqError,
-    PreviousRunActiveError,
-    UpstreamFailureError,
-)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from persistq._folder.grouped import ReadableGroupedFileFolderQueue
+    from persistq._folder.readable import ReadableFolderQueue
+    from persistq._folder.writable import WritableFolderQueue
+    from persistq._journal.persistent import PersistentQueue
+    from persistq._journal.runs import pickup_dirs
+    from persistq._sentinels import DONE, FAILED
+    from persistq.exceptions import (
+        JournalError,
+        PersistqError,
+        PreviousRunActiveError,
+        UpstreamFailureError,
+    )
 
 __version__ = "0.1.0"
-
-logging.getLogger("persistq").addHandler(logging.NullHandler())
 
 __all__ = [
     "DONE",
@@ -44,3 +49,48 @@ __all__ = [
     "__version__",
     "pickup_dirs",
 ]
+
+_ROOMS = {
+    "DONE": "_sentinels",
+    "FAILED": "_sentinels",
+    "JournalError": "exceptions",
+    "PersistentQueue": "_journal.persistent",
+    "PersistqError": "exceptions",
+    "PreviousRunActiveError": "exceptions",
+    "ReadableFolderQueue": "_folder.readable",
+    "ReadableGroupedFileFolderQueue": "_folder.grouped",
+    "UpstreamFailureError": "exceptions",
+    "WritableFolderQueue": "_folder.writable",
+    "pickup_dirs": "_journal.runs",
+}
+
+
+def _keep_quiet() -> None:
+    """Let nothing be printed where the user has set up no logging."""
+    import logging
+
+    logger = logging.getLogger("persistq")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+
+
+# Loading `logging` takes as long as Python itself takes to start, so it waits for a queue.
+if "logging" in sys.modules:
+    _keep_quiet()
+
+if not TYPE_CHECKING:  # or type checkers would believe in any name
+
+    def __getattr__(name: str) -> object:
+        room = _ROOMS.get(name)
+        if room is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        _keep_quiet()
+        value = getattr(importlib.import_module(f"persistq.{room}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})

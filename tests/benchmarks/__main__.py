@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 import carrier
+import cli
 import end_to_end
 import footprint
 import peers
@@ -35,6 +36,7 @@ SECTIONS: dict[str, Callable[[Amounts, Report], None]] = {
     **journal.SECTIONS,
     **folder.SECTIONS,
     **footprint.SECTIONS,
+    **cli.SECTIONS,
     **carrier.SECTIONS,
     **peers.SECTIONS,
 }
@@ -64,11 +66,15 @@ def main() -> int:
     report, began_s = Report(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=options.dir) as directory:
         amounts = Amounts(rounds, level, directory)
+        parts_s = {}
         for name in options.only or SECTIONS:
+            part_began_s = time.monotonic()
             SECTIONS[name](amounts, report)
+            parts_s[name] = round(time.monotonic() - part_began_s, 1)
     took_s = round(time.monotonic() - began_s, 1)
     load = about()["load"]
-    print(f"\ntook {took_s} s; load at the end: {load}")
+    print("\nseconds:", ", ".join(f"{name} {part_s}" for name, part_s in parts_s.items()))
+    print(f"took {took_s} s; load at the end: {load}")
     report.write(options.json, level=level, rounds=rounds, took_s=took_s, load_at_end=load)
     return 0
 

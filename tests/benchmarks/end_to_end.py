@@ -1,14 +1,20 @@
 """Messages from one producer to its workers: put, get, task_done, until join() returns.
 
+Rates are by the clock. The processor time is that of all processes together, for one message:
+it says what a queue costs also on a machine that does other things.
+
 Limits: a bare `multiprocessing.JoinableQueue`, which forgets all, and one with the `os.write`s to
 append-mode files that a journal cannot do without.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import multiprocessing
 import os
+import resource
+import statistics
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
@@ -86,8 +92,16 @@ def distinct(size: int, number: int) -> list[str]:
     return [f"{n:0{width}d}".ljust(size, "x") for n in range(number)]
 
 
-def rate(queue: Any, target: Callable[..., None], workers: int, messages: list[str]) -> float:
-    """Return messages a second, from the first put to the last task_done."""
+def processor_s() -> float:
+    """Return the processor time of this process and of the children that have ended."""
+    usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def rate(
+    queue: Any, target: Callable[..., None], workers: int, messages: list[str]
+) -> tuple[float, float]:
+    """Return messages a second, from the first put to the last task_done, and microseconds each."""
     ready = multiprocessing.Semaphore(0)
     processes = [
         multiprocessing.Process(target=target, args=(queue, ready)) for _ in range(workers)
@@ -98,6 +112,7 @@ def rate(queue: Any, target: Callable[..., None], workers: int, messages: list[s
         ready.acquire()
     gc.collect()
     put = queue.put
+    used_s = processor_s()
     began_s = time.perf_counter()
     for message in messages:
         put(message)
@@ -110,12 +125,12 @@ def rate(queue: Any, target: Callable[..., None], workers: int, messages: list[s
             queue.put(None)
     for process in processes:
         process.join()
-    return len(messages) / took_s
+    return len(messages) / took_s, (processor_s() - used_s) / len(messages) * 1e6
 
 
 def persistent(
     folder: str | None, workers: int, messages: list[str], record_started: bool = False
-) -> float:
+) -> tuple[float, float]:
     directory = None if folder is None else tempfile.mkdtemp(dir=folder)
     queue = PersistentQueue(
         "jobs", directory, number_of_workers=workers, record_started=record_started
@@ -125,7 +140,7 @@ def persistent(
 
 def end_to_end(amounts: Amounts, report: Report) -> None:
     for size, goals in GOALS.items():
-        number = amounts.of(40_000, 3_000, 300) * 30 // max(30, size // 20)
+        number = amounts.of(40_000, 3_000, 300) * 30 // max(30, size // 40)
         for workers, wanted in goals.items():
             with amounts.new_folder() as folder:
                 compare(folder, distinct(size, number), workers, wanted, amounts, report)
@@ -139,26 +154,39 @@ def compare(
     amounts: Amounts,
     report: Report,
 ) -> None:
-    def bare() -> float:
+    def bare() -> tuple[float, float]:
         return rate(multiprocessing.JoinableQueue(), work_bare, workers, messages)
 
-    def logged() -> float:
+    def logged() -> tuple[float, float]:
         return rate(Logged(tempfile.mkdtemp(dir=folder)), work, workers, messages)
 
+    contenders = {
+        "bare JoinableQueue": bare,
+        "bare and os.write twice": logged,
+        "journals": lambda: persistent(folder, workers, messages),
+        "and started lines": lambda: persistent(folder, workers, messages, True),
+        "no directory": lambda: persistent(None, workers, messages),
+    }
+    used_us: dict[str, list[float]] = {name: [] for name in contenders}
+
+    def measure(name: str) -> float:
+        per_second, us = contenders[name]()
+        used_us[name].append(us)
+        return per_second
+
+    title = f"end to end, {len(messages[0]):,} bytes, {workers} workers"
     report.compare(
-        f"end to end, {len(messages[0]):,} bytes, {workers} workers",
+        title,
         "msgs/s",
         "bare JoinableQueue",
-        {
-            "bare JoinableQueue": bare,
-            "bare and os.write twice": logged,
-            "journals": lambda: persistent(folder, workers, messages),
-            "and started lines": lambda: persistent(folder, workers, messages, True),
-            "no directory": lambda: persistent(None, workers, messages),
-        },
+        {name: functools.partial(measure, name) for name in contenders},
         amounts.rounds,
         {name: ("at least", ratio) for name, ratio in goals.items()},
     )
+    limit = used_us["bare JoinableQueue"]
+    for name, values in used_us.items():
+        ratio = statistics.median(ours / bare for ours, bare in zip(values, limit))
+        report.add(f"{title}: processor time a message", name, values, "us", ratio)
 
 
 SECTIONS = {"end-to-end": end_to_end}

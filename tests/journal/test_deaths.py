@@ -379,8 +379,8 @@ def test_a_child_forked_during_a_look_does_not_keep_the_lock(
     path.touch()
     lock, children = locks._lock, []
 
-    def lock_and_fork(fd: int, wait: bool) -> None:
-        lock(fd, wait)
+    def lock_and_fork(fd: int, wait: bool, shared: bool = False) -> None:
+        lock(fd, wait, shared)
         q = PersistentQueue(queue=queue.Queue())
         children.append(nursery.start(workers.take_and_hold, q, 0))
         assert children[-1].receive() == "holding"

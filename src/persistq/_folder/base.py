@@ -101,7 +101,15 @@ class _FolderQueue:
         """Set up what belongs to one process: at creation, after a fork, after unpickling."""
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._prefix = process_prefix()
+        self._prefix = self._process_prefix()
+
+    def _process_id(self) -> int:
+        """Give the id of the process that claims and produces: this one."""
+        return os.getpid()
+
+    def _process_prefix(self) -> str:
+        """Give what that process's claimed files begin with."""
+        return process_prefix()
 
     def _own(self) -> None:
         """Make sure that what belongs to one process belongs to this one."""
@@ -168,7 +176,9 @@ class _FolderQueue:
         """
         name = os.path.basename(os.fsdecode(msg))
         self._check_name(name)
-        return os.path.join(self.path, names.wip_name(name, self._extension, process_prefix()))
+        return os.path.join(
+            self.path, names.wip_name(name, self._extension, self._process_prefix())
+        )
 
     def original_filename_from_wip(self, msg: str | os.PathLike[str]) -> str:
         """Give the path that a claimed file had before, whichever process claimed it.
@@ -184,7 +194,7 @@ class _FolderQueue:
         if parts is None:
             raise ValueError(
                 f"{name!r} is not the name of a claimed file; expected one like "
-                f"{process_prefix()}name.wip, as get() returns it"
+                f"{self._process_prefix()}name.wip, as get() returns it"
             )
         return os.path.join(self.path, parts[2] + self._extension)
 

@@ -21,13 +21,14 @@ LARGEST_BYTES = 64 * 1024
 """A control file is a few hundred bytes; a larger one was made by something else."""
 
 
-def write(folder: str, kind: str, identity: str, prefix: str, *, sync: bool) -> str:
+def write(folder: str, kind: str, identity: str, pid: int, prefix: str, *, sync: bool) -> str:
     """Publish a control file; a kill before the rename leaves a temporary file and no announcement.
 
     Args:
         folder (str): Path of the queue's folder.
         kind (str): `names.HELO`, `names.DONE` or `names.FAILED`.
         identity (str): The producer's uuid.
+        pid (int): The producer's process id.
         prefix (str): The beginning of this process's file names, as of claimed files.
         sync (bool): Whether to return only when file and entry are on stable storage.
 
@@ -41,7 +42,7 @@ def write(folder: str, kind: str, identity: str, prefix: str, *, sync: bool) -> 
     import uuid
 
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d_%H%M%S_%f")
-    pid = f"{os.getpid():06d}"
+    digits = f"{pid:06d}"
     header = {
         "type": kind[1:].upper(),
         "createdUTCTimestamp": now,
@@ -49,11 +50,11 @@ def write(folder: str, kind: str, identity: str, prefix: str, *, sync: bool) -> 
         "createdBy": _fs.user_name(),
         "hostName": socket.gethostname(),
         "machineFQDN": _fs.machine_fqdn(),
-        "pid": pid,
+        "pid": digits,
     }
     content = json.dumps({"header": header}).encode()
     staged = os.path.join(folder, f"{names.TEMPORARY}{prefix}{uuid.uuid4().hex}.tmp")
-    target = os.path.join(folder, f"{now}__{pid}_{identity}{kind}")
+    target = os.path.join(folder, f"{now}__{digits}_{identity}{kind}")
     fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         try:
@@ -112,7 +113,7 @@ class Producers:
                 continue
             producer = self._known.get(name)
             if producer is None:
-                found, producer = _read(path)
+                found, producer = read(path)
                 if not found:
                     continue
             elif not _is_file(path):
@@ -137,8 +138,16 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def _read(path: str) -> tuple[bool, Producer | None]:
-    """Read a control file: whether it is one, and whose; None as the producer when made by hand."""
+def read(path: str) -> tuple[bool, Producer | None]:
+    """Read a control file.
+
+    Args:
+        path (str): Path of a file with the name of one.
+
+    Returns:
+        tuple[bool, tuple[str, str, str] | None]: Whether it is one, for it may be gone or a
+        folder; and whose: machine, process id and uuid, or None when it was made by hand.
+    """
     try:
         # Without O_NONBLOCK a pipe that takes this name after the look would stop us for ever.
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("persistq")
 
-# How much younger than a claim a process must be to be another one than the claimer: the clock
-# of processes ticks in hundredths of a second, that of a file system up to a second (FAT: two).
-_YOUNGER_S = 2.0
-
 
 def purge_control_messages(folder: str) -> None:
     """Remove all control files, whoever wrote them; folders of such names stay."""
@@ -164,10 +160,10 @@ def reclaim_abandoned(folder: str, extension: str, inherited: Collection[str]) -
                 starts_s[pid] = _fs.process_start_s(pid)
             start_s = starts_s[pid]
             abandoned = start_s is None
-            if start_s is not None and start_s > claimed_s + _YOUNGER_S:
+            if start_s is not None and start_s > claimed_s + _fs.YOUNGER_S:
                 if ahead_s is None:
                     ahead_s = _clock_ahead_s(folder)
-                abandoned = start_s > claimed_s - ahead_s + _YOUNGER_S
+                abandoned = start_s > claimed_s - ahead_s + _fs.YOUNGER_S
         if abandoned:
             path = restore(folder, name, stem + extension)
             if path is not None:

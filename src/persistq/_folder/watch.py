@@ -216,6 +216,8 @@ class Watch:
         extension (str): The message extension with its leading dot.
         prefix (str): What this process's claimed files begin with.
         index (Index): Told what comes and goes.
+        claimer_start_s (float | None): Where another process claims by way of this one: since
+            when it lives, in seconds since the epoch. Claims that are older are inherited then.
 
     Attributes:
         controls (set[str]): Names of control files, some of them possibly gone.
@@ -225,7 +227,15 @@ class Watch:
         inherited (set[str]): Claimed files of a dead process that had this one's id.
     """
 
-    def __init__(self, folder: str, extension: str, prefix: str, index: Index) -> None:
+    def __init__(
+        self,
+        folder: str,
+        extension: str,
+        prefix: str,
+        index: Index,
+        claimer_start_s: float | None = None,
+    ) -> None:
+        self._claimer_start_s = claimer_start_s
         self.folder = folder
         self.controls: set[str] = set()
         self.controls_changed = True
@@ -374,7 +384,8 @@ class Watch:
                     elif entry.is_symlink():
                         dangling = True
                 elif name.endswith(names.WIP):
-                    if name.startswith(self._prefix) and names.parse_wip(name):
+                    is_ours = name.startswith(self._prefix) and names.parse_wip(name)
+                    if is_ours and not self._is_younger_claim(entry):
                         inherited.add(name)
                 elif name.endswith(names.CONTROL):
                     controls.add(name)
@@ -382,7 +393,10 @@ class Watch:
                     strangers = True
         key = (os.getpid(), status.st_dev, status.st_ino)
         # The first look of this process decides: whatever bears its id later is its own.
-        self.inherited = _inherited.setdefault(key, inherited)
+        if self._claimer_start_s is None:
+            self.inherited = _inherited.setdefault(key, inherited)
+        else:
+            self.inherited = inherited
         # Once is enough: a stranger that is gone may still be the subject of a report.
         self._strangers, self._dangling = self._strangers or strangers, dangling
         if controls != self.controls:
@@ -401,6 +415,16 @@ class Watch:
         self._next_look_s = began_s + cost_s + pause_s
         trusted = self._reports is not None and self._local
         self._settled_ns = status.st_mtime_ns if trusted and settled and not dangling else None
+
+    def _is_younger_claim(self, entry: os.DirEntry[str]) -> bool:
+        """Tell whether a file was claimed since the other process that claims lives."""
+        if self._claimer_start_s is None:
+            return False
+        try:
+            claimed_s = entry.stat(follow_symlinks=False).st_ctime
+        except FileNotFoundError:
+            return True
+        return claimed_s >= self._claimer_start_s - _fs.YOUNGER_S
 
     def forget(self, name: str) -> None:
         """Note that a message is claimed: with reports or without, it waits no longer."""

@@ -50,10 +50,8 @@ class WritableFolderQueue(_FolderQueue):
         self._announce()
 
     def _start_here(self) -> None:
-        import uuid
-
         super()._start_here()
-        self._uuid = str(uuid.uuid4())
+        self._uuid = self._new_uuid()
         self._announced = False
         self._failed = False
 
@@ -68,7 +66,8 @@ class WritableFolderQueue(_FolderQueue):
                     self._announced = True
 
     def _write_control(self, kind: str) -> None:
-        control.write(self.path, kind, self._uuid, process_prefix(), sync=self.fsync)
+        pid, prefix = self._process_id(), process_prefix()
+        control.write(self.path, kind, self._uuid, pid, prefix, sync=self.fsync)
 
     def put(self, msg: str | os.PathLike[str], copy: bool = False) -> str:
         """Put a file on the queue, under its own name.
@@ -266,7 +265,11 @@ class WritableFolderQueue(_FolderQueue):
 
     def _start_anew(self) -> None:
         """Become a producer of its own, whom nothing that is still in the folder speaks of."""
+        self._uuid = self._new_uuid()
+        self._announced = self._closed = self._failed = False
+
+    def _new_uuid(self) -> str:
+        """Give the uuid of a producer that is not known yet."""
         import uuid
 
-        self._uuid = str(uuid.uuid4())
-        self._announced = self._closed = self._failed = False
+        return str(uuid.uuid4())

@@ -1,0 +1,276 @@
+"""Looking at queues: `persistq status` and `persistq outstanding`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from persistq import _survey
+from persistq._cli import FINE, OUTSTANDING, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+_SHOWN_MESSAGES = 3
+
+
+def folder_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Give what a survey of a folder queue takes, from the command's options.
+
+    Args:
+        options (argparse.Namespace): With `extension`, `done_dir`, `items` and `group`.
+
+    Raises:
+        ValueError: The pattern of groups is none.
+    """
+    from persistq._folder.names import dotted
+
+    given: dict[str, Any] = {
+        "extension": dotted(options.extension),
+        "done_folder": options.done_dir,
+    }
+    if options.items is None and options.group is None:
+        return given
+    if options.items is None or options.group is None:
+        raise ValueError(
+            "--items and --group go together: which items make a group, and where group and item "
+            r"stand in a file's name. For instance --items customers,orders --group "
+            r"'(?P<group>\d+)_(?P<item>\w+)'"
+        )
+    try:
+        pattern = re.compile(options.group)
+        if not {"group", "item"} <= pattern.groupindex.keys():
+            raise re.error("it has no (?P<group>...) or no (?P<item>...)")
+    except re.error as error:
+        raise ValueError(
+            f"--group {options.group!r} cannot be used: {error}. Expected a regular expression "
+            r"with both, such as '(?P<group>\d+)_(?P<item>\w+)'"
+        ) from error
+    items = frozenset(options.items.split(","))
+
+    def locate(name: str) -> tuple[str, str] | None:
+        match = pattern.match(name)
+        return (match["group"], match["item"]) if match and match["item"] in items else None
+
+    return {**given, "items": items, "locate": locate}
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show what is true of the queues at some paths.
+
+    Args:
+        options (argparse.Namespace): With `paths` and `json`, and those of `folder_options`.
+
+    Returns:
+        int: OUTSTANDING when something is, or a producer failed or died.
+    """
+    more = folder_options(options)
+    found = [survey for path in options.paths for survey in _survey.survey(path, **more)]
+    if options.json:
+        import json
+
+        # ASCII: what is no UTF-8 in a name stands there as a lone surrogate.
+        show.say(json.dumps([survey.as_dict() for survey in found], indent=2))
+    else:
+        for line in _as_tables(found):
+            show.say(line)
+    return FINE if all(map(_is_in_order, found)) else OUTSTANDING
+
+
+def _is_in_order(survey: _survey.Survey) -> bool:
+    if isinstance(survey, _survey.JournalSurvey):
+        return survey.is_finished
+    return not (survey.outstanding or survey.failed or survey.producers.dead)
+
+
+def _as_tables(found: list[_survey.Survey]) -> list[str]:
+    journals = [s for s in found if isinstance(s, _survey.JournalSurvey)]
+    folders = [s for s in found if isinstance(s, _survey.FolderSurvey)]
+    lines: list[str] = []
+    if journals:
+        rows = [
+            [
+                "JOURNAL",
+                "REQUESTED",
+                "COMPLETED",
+                "OUTSTANDING",
+                "IN PROGRESS",
+                "CARRIED",
+                "TORN",
+                "OPEN IN",
+                "LAST ACTIVITY",
+                "DIRECTORY",
+            ]
+        ]
+        rows += [
+            [
+                journal.prefix,
+                str(journal.requested),
+                str(journal.completed),
+                str(journal.outstanding),
+                str(sum(hand.count for hand in journal.in_progress)),
+                str(journal.carried),
+                str(journal.torn),
+                show.count_of(len(journal.alive), "process"),
+                show.moment(journal.last_activity_s),
+                journal.path,
+            ]
+            for journal in journals
+        ]
+        lines += show.table(rows)
+    if folders:
+        lines += [""] * bool(lines) + show.table(_folder_rows(folders))
+    for survey in found:
+        lines += _in_progress_lines(survey)
+    for folder in folders:
+        lines += _remarks(folder)
+    return lines
+
+
+def _folder_rows(folders: list[_survey.FolderSurvey]) -> list[list[str]]:
+    rows = [
+        [
+            "FOLDER",
+            "WAITING",
+            "IN PROGRESS",
+            "DONE",
+            "OPEN",
+            "CLOSED",
+            "DEAD",
+            "STATE",
+            "LAST ACTIVITY",
+        ]
+    ]
+    for folder in folders:
+        producers = folder.producers
+        state = "failed" if folder.failed else "closed" if folder.ended else "open"
+        if not folder.is_queue:
+            state = "empty"
+        rows.append(
+            [
+                folder.path,
+                str(folder.waiting),
+                str(sum(hand.count for hand in folder.in_progress)),
+                "-" if folder.done is None else str(folder.done),
+                str(producers.open),
+                str(producers.closed),
+                str(producers.dead),
+                state,
+                show.moment(folder.last_activity_s),
+            ]
+        )
+    return rows
+
+
+def _in_progress_lines(survey: _survey.Survey) -> list[str]:
+    if not survey.in_progress:
+        return []
+    name = survey.path if isinstance(survey, _survey.FolderSurvey) else survey.prefix
+    lines = ["", f"In progress in {show.safe(name)}:"]
+    for hand in survey.in_progress:
+        where = f" of host {hand.host}" if hand.state == _survey.ELSEWHERE else ""
+        shown = [os.fsdecode(message) for message in hand.messages[:_SHOWN_MESSAGES]]
+        more = ", ..." if hand.count > len(shown) else ""
+        lines.append(
+            f"  process {hand.pid}{where}, {hand.state}, has {hand.count} since "
+            f"{show.moment(hand.since_s)}: {', '.join(map(show.safe, shown))}{more}"
+        )
+    return lines
+
+
+def _remarks(folder: _survey.FolderSurvey) -> list[str]:
+    path = show.safe(folder.path)
+    lines = []
+    if folder.failed:
+        lines.append(f"{path}: a producer failed; consumers stop, whatever waits.")
+    if folder.producers.dead:
+        lines.append(
+            f"{path}: {show.count_of(folder.producers.dead, 'producer')} died without closing; "
+            "consumers wait for more."
+        )
+    if any(hand.state == _survey.DEAD for hand in folder.in_progress):
+        lines.append(f"{path}: 'persistq reclaim' puts back what dead processes had taken.")
+    for group, missing in sorted(folder.incomplete.items()):
+        lines.append(f"{path}: group {show.safe(group)} waits for {show.safe(', '.join(missing))}.")
+    if not folder.is_queue and folder.others:
+        lines.append(
+            f"{path}: neither journals nor messages, but {show.count_of(folder.others, 'file')} "
+            "of other kinds; --extension says how messages end."
+        )
+    return [""] * bool(lines) + lines
+
+
+def outstanding(options: argparse.Namespace) -> int:
+    """Print the outstanding messages of journals, one a line as journalled.
+
+    Args:
+        options (argparse.Namespace): With `path`, `prefix` and `zero`.
+    """
+    from persistq._journal.codec import Codec
+    from persistq._journal.files import JournalNames
+    from persistq._journal.outstanding import Outstanding
+    from persistq._journal.outstanding import outstanding as read
+
+    places = _survey.journals(options.path)
+    prefixes = sorted({prefix for _, prefix in places})
+    if options.prefix is not None:
+        places = [place for place in places if place[1] == options.prefix]
+        if not places:
+            known = ", ".join(prefixes) or "none at all"
+            raise ValueError(
+                f"{options.path}: no journals of {options.prefix!r}; expected one of those that "
+                f"are there: {known}"
+            )
+    elif len(prefixes) > 1:
+        raise ValueError(
+            f"{options.path} holds journals of {', '.join(prefixes)}; say which with --prefix"
+        )
+    elif not places:
+        raise ValueError(
+            f"{options.path} holds no journals; expected a directory with files such as "
+            "jobs_requested_PID123.tsv. For a folder queue, 'ls' shows what waits."
+        )
+    # Earlier work first, as it would be requeued.
+    for path, prefix in reversed(places):
+        work: Outstanding | None = None
+        for number in range(20):
+            names = JournalNames(path, prefix)
+            try:
+                work = read(names.requested, names.completed)
+                break
+            except FileNotFoundError:
+                if number == 19:
+                    raise  # else a file has been renamed: carried work is being requeued
+        assert work is not None
+        if options.zero:
+            codec = Codec()
+            _write_all([_plain(codec, line) for line in work.lines], b"\0")
+        elif sys.stdout.isatty():
+            _write_all([os.fsencode(_visible(line)) for line in work.lines], b"\n")
+        else:
+            _write_all(work.lines, b"\n")
+    return FINE
+
+
+def _visible(line: bytes) -> str:
+    return "\t".join(show.safe(part) for part in os.fsdecode(line).split("\t"))
+
+
+def _plain(codec: Any, line: bytes) -> bytes:
+    """Give a message as it was put, where it is text; as journalled where it is not."""
+    try:
+        message = codec.decode(line)
+    except ValueError:
+        return line
+    fields = message if isinstance(message, tuple) and len(message) > 1 else (message,)
+    if not all(isinstance(field, str) for field in fields):
+        return line
+    return b"\t".join([field.encode("utf-8", "surrogateescape") for field in fields])
+
+
+def _write_all(lines: list[bytes], end: bytes) -> None:
+    for start in range(0, len(lines), 10_000):
+        show.write(b"".join([line + end for line in lines[start : start + 10_000]]))

@@ -1,0 +1,356 @@
+"""Which commands and options there are, and what their help says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import persistq
+from persistq._cli import ERROR
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_ABOUT = """\
+Look at queues on disk, repair them, and take part in them from a shell.
+
+look
+  status       what waits, what is in progress and with whom, what is done
+  watch        the same, live, until the work is done
+  outstanding  the messages of journals that were put and not completed
+
+repair
+  reclaim      put back the files that dead processes had claimed
+  reset        prepare a folder for the next run
+  purge        delete everything in the folder of a queue
+  retire       delete run folders whose work has been carried on
+
+take part in a folder queue
+  put          put files on the queue
+  get          claim the next file, and print its path
+  done         finish claimed files
+  release      put claimed files back
+  close        say that this producer puts no more
+  fail         say that this producer failed
+"""
+
+_EXITS = """\
+exit status:
+  0  fine; 'status': nothing is outstanding
+  1  'status': something is outstanding, or a producer failed or died
+  2  an error, or wrong use; what could be done, is
+  3  'get': all producers are done, and no file waits
+  4  'get', 'watch': a producer failed
+  5  'get': no file came within the time
+
+'persistq COMMAND --help' tells more, with an example.
+"""
+
+_SHELL = """\
+The producer or consumer is the process that calls: the shell that runs your script. Its id is
+in the names of claimed files, so that 'persistq reclaim' can tell when it died. Where something
+stands between your script and this command (a pipe's loop, xargs, a subshell), say --pid $$.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong and where help is, without the whole usage."""
+
+    def error(self, message: str) -> Any:
+        from persistq._cli.show import complain
+
+        complain(f"{message.rstrip('.')}. See '{self.prog} --help'.")
+        sys.exit(ERROR)
+
+
+class _Commands:
+    """Adds commands to a parser."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._commands = parser.add_subparsers(
+            metavar="COMMAND", prog="persistq", parser_class=_Parser, help=argparse.SUPPRESS
+        )
+        self.names: list[str] = []
+
+    def add(
+        self, name: str, run: Callable[[argparse.Namespace], int], about: str, example: str
+    ) -> argparse.ArgumentParser:
+        """Add a command, with what it does in a sentence or two, and an example of its use."""
+        command = self._commands.add_parser(
+            name,
+            description=about,
+            epilog="example:\n" + "".join(f"  {line}\n" for line in example.splitlines()),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=run)
+        self.names.append(name)
+        return command
+
+
+def _late(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """Give a function of a module that is imported only when it is called."""
+
+    def run(options: argparse.Namespace) -> int:
+        import importlib
+
+        room = importlib.import_module(f"persistq._cli.{module}")
+        status: int = getattr(room, function)(options)
+        return status
+
+    return run
+
+
+def _extension(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-e",
+        "--extension",
+        default=".tsv",
+        metavar="EXT",
+        help="how the names of messages end (default: .tsv)",
+    )
+
+
+def _pid(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--pid",
+        type=int,
+        metavar="PID",
+        help="id of the process that takes part (default: the one that calls)",
+    )
+
+
+def _yes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
+def _zero(command: argparse.ArgumentParser, help: str) -> None:
+    command.add_argument("-0", "--null", dest="zero", action="store_true", help=help)
+
+
+def _folder_look(command: argparse.ArgumentParser) -> None:
+    command.add_argument("paths", nargs="+", metavar="PATH", help="a queue's directory")
+    _extension(command)
+    command.add_argument(
+        "--done-dir", metavar="DIR", help="where finished files go, to count them too"
+    )
+    command.add_argument(
+        "--items", metavar="A,B,...", help="the items that make a group of files complete"
+    )
+    command.add_argument(
+        "--group",
+        metavar="REGEX",
+        help="with --items: where a file name holds (?P<group>...) and (?P<item>...)",
+    )
+
+
+def _look_commands(commands: _Commands) -> None:
+    status = commands.add(
+        "status",
+        _late("look", "status"),
+        "Show what is true of queues right now. A PATH is a pickup directory, a root of\n"
+        "pickup_dirs(), or a folder queue: it finds out which. Looking changes nothing.\n"
+        "Exits with 0 when nothing is outstanding, with 1 when something is (or a producer\n"
+        "failed or died), and with 2 on an error.",
+        "persistq status pickup/ orders/\n"
+        "persistq status orders --items customers,orders --group '(?P<group>\\d+)_(?P<item>\\w+)'\n"
+        "persistq status --json pickup/ | jq '.[].outstanding'",
+    )
+    _folder_look(status)
+    status.add_argument("--json", action="store_true", help="print JSON, for machines")
+    watch = commands.add(
+        "watch",
+        _late("watch", "watch"),
+        "Show the progress of queues, redrawn in place on a terminal, a plain line now and\n"
+        "then elsewhere. Ends when the work is done and nobody has a journal open, when all\n"
+        "producers of a folder queue are done and nothing is left, or with Ctrl-C. Exits\n"
+        "with 0, or with 4 when a producer failed.",
+        "persistq watch pickup/\npersistq watch --interval 60 pickup/ >> progress.log",
+    )
+    _folder_look(watch)
+    watch.add_argument(
+        "--interval",
+        type=float,
+        metavar="SECONDS",
+        help="how often to look, in seconds (default: 1 on a terminal, 10 elsewhere)",
+    )
+    outstanding = commands.add(
+        "outstanding",
+        _late("look", "outstanding"),
+        "Print the messages of journals that were put and not completed, one a line as\n"
+        "journalled, in the order in which they would be requeued.",
+        "persistq outstanding pickup/ --prefix jobs | wc -l\n"
+        "persistq outstanding -0 pickup/ | xargs -0 ls -l",
+    )
+    outstanding.add_argument("path", metavar="PATH", help="a pickup directory, or a root of them")
+    outstanding.add_argument(
+        "--prefix", metavar="P", help="whose journals, where there are several"
+    )
+    _zero(outstanding, "end messages with NUL and print text as it was put, unescaped")
+
+
+def _repair_commands(commands: _Commands) -> None:
+    reclaim = commands.add(
+        "reclaim",
+        _late("repair", "reclaim"),
+        "Put back the files that dead processes of this host had claimed, so that others\n"
+        "get them. What living processes and other hosts work on is left to them.",
+        "persistq reclaim orders/",
+    )
+    reset = commands.add(
+        "reset",
+        _late("repair", "reset"),
+        "Prepare a folder for the next run, when nobody works on it: removes the control\n"
+        "files (who produces, who is done, who failed) and puts back all claimed files,\n"
+        "whoever claimed them. Asks first.",
+        "persistq reset --yes orders/",
+    )
+    purge = commands.add(
+        "purge",
+        _late("repair", "purge"),
+        "Delete everything in the folder of a queue: messages, claimed files, control files,\n"
+        "and whatever else is there. Asks first.",
+        "persistq purge orders/",
+    )
+    for command in (reclaim, reset, purge):
+        command.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
+        _extension(command)
+    retire = commands.add(
+        "retire",
+        _late("repair", "retire"),
+        "Delete run folders of pickup_dirs() whose work later runs have carried on, or that\n"
+        "have none left. Keeps the last ones, whatever is in them, and those that a process\n"
+        "has open. Asks first.",
+        "persistq retire --dry-run pickup/\npersistq retire --keep 10 --yes pickup/",
+    )
+    retire.add_argument("root", metavar="ROOT", help="the root given to pickup_dirs()")
+    retire.add_argument(
+        "--keep",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how many of the last runs to keep (default: 3)",
+    )
+    retire.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    for command in (reset, purge, retire):
+        _yes(command)
+
+
+def _shell_commands(commands: _Commands) -> None:
+    put = commands.add(
+        "put",
+        _late("take_part", "put"),
+        "Put files on a folder queue, which is made if missing: each is moved there whole,\n"
+        "and never over another.\n\n" + _SHELL,
+        "persistq put orders/ out/*.tsv && persistq close orders/",
+    )
+    put.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
+    put.add_argument("files", nargs="+", metavar="FILE", help="a file to put")
+    put.add_argument("--copy", action="store_true", help="leave FILE in its place")
+    get = commands.add(
+        "get",
+        _late("take_part", "get"),
+        "Claim the next file of a folder queue and print its path; waits for one. Exits with\n"
+        "0 and a path, with 3 when all producers are done and no file waits, with 4 when a\n"
+        "producer failed, with 5 when no file came within the time, with 2 on an error.\n\n"
+        + _SHELL,
+        'while f=$(persistq get orders); do\n  load "$f" && persistq done "$f" || persistq release'
+        ' "$f"\ndone',
+    )
+    get.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
+    get.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="how long to wait for a file, in seconds; 0 looks once (default: for ever)",
+    )
+    _zero(get, "end the path with NUL instead of a line end")
+    done = commands.add(
+        "done",
+        _late("take_part", "done"),
+        "Finish claimed files: remove them, or move them to DIR under their own names, never\n"
+        "over another file.",
+        'persistq done "$f"\npersistq done --move-to loaded/ "$f"',
+    )
+    done.add_argument("--move-to", metavar="DIR", help="where to move them; made if missing")
+    release = commands.add(
+        "release",
+        _late("take_part", "release"),
+        "Put claimed files back on the queue, under their own names.",
+        'persistq release "$f"',
+    )
+    for command in (done, release):
+        command.add_argument(
+            "claimed", nargs="+", metavar="CLAIMED", help="a path that 'persistq get' printed"
+        )
+    close = commands.add(
+        "close",
+        _late("take_part", "close"),
+        "Say that this producer puts no more: when all have, and no file waits, consumers\n"
+        "stop.\n\n" + _SHELL,
+        "persistq close orders/",
+    )
+    fail = commands.add(
+        "fail",
+        _late("take_part", "fail"),
+        "Say that this producer failed: consumers stop, whatever waits.\n\n" + _SHELL,
+        "trap 'persistq fail --pid $$ orders/' ERR",
+    )
+    for command in (close, fail):
+        command.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
+    for command in (put, get, done, release, close, fail):
+        _extension(command)
+    for command in (put, get, close, fail):
+        _pid(command)
+
+
+def make() -> tuple[argparse.ArgumentParser, list[str]]:
+    """Make the parser.
+
+    Returns:
+        tuple[argparse.ArgumentParser, list[str]]: It, and the names of all commands.
+    """
+    parser = _Parser(
+        prog="persistq",
+        usage="persistq [-h] [-V] COMMAND ...",
+        description=_ABOUT,
+        epilog=_EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"persistq {persistq.__version__}"
+    )
+    commands = _Commands(parser)
+    _look_commands(commands)
+    _repair_commands(commands)
+    _shell_commands(commands)
+    return parser, commands.names
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the arguments of a command line.
+
+    Args:
+        arguments (list[str]): Without the program's name.
+
+    Returns:
+        argparse.Namespace: With `run`, which takes it.
+
+    Raises:
+        SystemExit: Help was asked for and is printed; or the use is wrong, and that is told.
+    """
+    parser, names = make()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        raise SystemExit(ERROR)
+    first = arguments[0]
+    if first not in names and not first.startswith("-"):
+        import difflib
+
+        close = difflib.get_close_matches(first, names, 1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        parser.error(f"{first!r} is no command.{hint}")
+    return parser.parse_args(arguments)

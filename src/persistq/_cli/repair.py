@@ -1,0 +1,183 @@
+"""Repairing queues: reset, reclaim and purge a folder queue, retire old runs of a job."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+from persistq import _survey
+from persistq._cli import ERROR, FINE, show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+_RETIRED = ".persistq_retired_"
+
+
+def _may(question: str, options: argparse.Namespace) -> bool:
+    """Ask before what cannot be undone.
+
+    Raises:
+        ValueError: There is nobody to ask, and no `--yes`.
+    """
+    if options.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ValueError(
+            f"{question} This cannot be undone, and there is no terminal to ask on: say --yes, "
+            "if it is what you want. Nothing has been changed."
+        )
+    sys.stdout.flush()
+    sys.stderr.write(f"{question} This cannot be undone. Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    show.complain("nothing has been changed")
+    return False
+
+
+def _folder(options: argparse.Namespace) -> _survey.FolderSurvey:
+    """Look at a folder queue that is to be repaired.
+
+    Raises:
+        ValueError: It is none.
+    """
+    from persistq._folder.names import dotted
+
+    path = options.folder
+    if _survey.journal_prefixes(path) or _survey.homes(path):
+        raise ValueError(
+            f"{path} holds journals; expected a folder queue. Journals need no repair: the next "
+            "run picks up what is outstanding."
+        )
+    return _survey.FolderSurvey(path, dotted(options.extension))
+
+
+def _claims(folder: _survey.FolderSurvey) -> str:
+    count = sum(hand.count for hand in folder.in_progress)
+    # Of another host nobody knows, so it counts as living.
+    living = sum(hand.count for hand in folder.in_progress if hand.state != _survey.DEAD)
+    text = show.count_of(count, "claimed file")
+    return f"{text} ({living} of processes that may be at work)" if living else text
+
+
+def reclaim(options: argparse.Namespace) -> int:
+    """Put back what dead processes of this host had claimed."""
+    from persistq._folder.readable import ReadableFolderQueue
+
+    _folder(options)
+    restored = ReadableFolderQueue(options.folder, options.extension).reclaim_abandoned()
+    for path in restored:
+        show.say(f"waits again: {show.safe(os.path.basename(path))}")
+    show.say(f"{show.count_of(len(restored), 'file')} put back")
+    return FINE
+
+
+def reset(options: argparse.Namespace) -> int:
+    """Prepare a folder for the next run: no control files, and nothing claimed."""
+    from persistq._folder import names, recovery
+
+    folder = _folder(options)
+    controls = [name for name in os.listdir(options.folder) if name.endswith(names.CONTROL)]
+    question = (
+        f"{options.folder}: {_claims(folder)} would wait again, and "
+        f"{show.count_of(len(controls), 'control file')} be removed."
+    )
+    if not _may(question, options):
+        return ERROR
+    recovery.purge_control_messages(options.folder)
+    restored = recovery.reset_processing_files(options.folder, names.dotted(options.extension))
+    for path in restored:
+        show.say(f"waits again: {show.safe(os.path.basename(path))}")
+    show.say(
+        f"{show.count_of(len(restored), 'file')} put back, "
+        f"{show.count_of(len(controls), 'control file')} removed"
+    )
+    return FINE
+
+
+def purge(options: argparse.Namespace) -> int:
+    """Remove all that is in the folder of a queue."""
+    from persistq._folder import recovery
+
+    folder = _folder(options)
+    count = len(os.listdir(options.folder))
+    if count and not folder.is_queue:
+        raise ValueError(
+            f"{options.folder} holds {show.count_of(count, 'file')}, but none of a folder queue: "
+            "neither messages nor claimed nor control files. It is left alone. --extension says "
+            "how messages end; what is no queue is for 'rm'."
+        )
+    rest = count - folder.waiting - sum(hand.count for hand in folder.in_progress)
+    question = (
+        f"{options.folder}: {show.count_of(folder.waiting, 'waiting message')}, "
+        f"{_claims(folder)} and {show.count_of(rest, 'other file or folder')} would be deleted."
+    )
+    if not _may(question, options):
+        return ERROR
+    recovery.purge(options.folder)
+    show.say(f"deleted all that was in {show.safe(options.folder)}: {count} files and folders")
+    return FINE
+
+
+def retire(options: argparse.Namespace) -> int:
+    """Remove run folders whose work later runs have carried on."""
+    if options.keep < 1:
+        raise ValueError(
+            f"--keep {options.keep}: expected 1 or more; the last run is the next one's"
+        )
+    if not _survey.homes(options.root):
+        raise ValueError(
+            f"{options.root} holds no run folders; expected a root of pickup_dirs(), or a folder "
+            "with run_000001 and so on in it"
+        )
+    old: list[str] = []
+    for home in _survey.homes(options.root):
+        _remove_leftovers(home)
+        old += _retirable(home, options.keep)
+    if not old:
+        show.say("nothing to retire")
+        return FINE
+    for path in old:
+        show.say(("would remove " if options.dry_run else "old: ") + show.safe(path))
+    if options.dry_run:
+        return FINE
+    if not _may(f"{show.count_of(len(old), 'run folder')} would be deleted.", options):
+        return ERROR
+    for path in old:
+        # First out of sight: killed half way, no run could be read that has lost a part.
+        hidden = os.path.join(os.path.dirname(path), _RETIRED + os.path.basename(path))
+        os.rename(path, hidden)
+        shutil.rmtree(hidden)
+    show.say(f"{show.count_of(len(old), 'run folder')} removed")
+    return FINE
+
+
+def _remove_leftovers(home: str) -> None:
+    for name in os.listdir(home):
+        if name.startswith(_RETIRED):
+            shutil.rmtree(os.path.join(home, name))
+
+
+def _retirable(home: str, keep: int) -> list[str]:
+    """Give the run folders that can go, the earliest first.
+
+    A run can go when a later one carried its work on, or when it has none left; never one that a
+    process has open, and never one of the last that hold journals, for the next run looks there.
+    """
+    needed = {folder for folder, _ in _survey.current_runs(home)}
+    found, kept = [], 0
+    for folder in _survey.runs(home):
+        prefixes = _survey.journal_prefixes(folder)
+        if kept < keep:
+            kept += bool(prefixes)
+            continue
+        surveys = [_survey.JournalSurvey(folder, prefix) for prefix in prefixes]
+        if any(survey.alive for survey in surveys):
+            continue
+        if folder in needed and not all(survey.is_finished for survey in surveys):
+            continue
+        found.append(folder)
+    return found[::-1]

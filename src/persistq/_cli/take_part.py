@@ -1,0 +1,164 @@
+"""Taking part in folder queues from a shell: put, get, done, release, close, fail.
+
+Each command is a process of its own. The one that produces and claims is the process that calls,
+by default the parent: the shell that runs the script.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import time
+
+from persistq._cli import ERROR, FINE, NOTHING, QUEUE_DONE, QUEUE_FAILED, show
+from persistq._folder.acting import ActingReader, ActingWriter, Actor
+from persistq._folder.readable import ReadableFolderQueue
+from persistq._sentinels import DONE, FAILED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+# Between two looks whether the process that waits by way of this one still lives, and whether
+# a signal has come.
+_SLICE_MS = 200.0
+
+
+def _actor(options: argparse.Namespace) -> Actor:
+    return Actor(os.getppid() if options.pid is None else options.pid)
+
+
+def _each(arguments: list[str], act: Callable[[str], object]) -> int:
+    """Do all that can be done, and say what cannot."""
+    status = FINE
+    for argument in arguments:
+        try:
+            act(argument)
+        except FileExistsError as error:
+            taken = os.fsdecode(error.filename2 or error.filename or argument)
+            show.complain(f"{argument}: not done, since {taken} is there already")
+            status = ERROR
+        except OSError as error:
+            show.complain(f"{argument}: {error.strerror or error}")
+            status = ERROR
+        except ValueError as error:
+            show.complain(str(error))
+            status = ERROR
+    return status
+
+
+def put(options: argparse.Namespace) -> int:
+    """Put files on a queue."""
+    writer = ActingWriter(_actor(options), options.folder, options.extension)
+    return _each(options.files, lambda file: writer.put(file, copy=options.copy))
+
+
+def close(options: argparse.Namespace) -> int:
+    """Say that this producer puts no more."""
+    ActingWriter(_actor(options), options.folder, options.extension).close()
+    return FINE
+
+
+def fail(options: argparse.Namespace) -> int:
+    """Say that this producer failed."""
+    ActingWriter(_actor(options), options.folder, options.extension).fail()
+    return FINE
+
+
+def get(options: argparse.Namespace) -> int:
+    """Claim the next file, and print its path."""
+    if options.timeout is not None and not options.timeout >= 0:
+        raise ValueError(f"--timeout {options.timeout:g}: expected seconds, 0 or more")
+    actor = _actor(options)
+    signals: list[int] = []
+    # Between the claim and the print nothing may end us: nobody would know of the file.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: signals.append(number))
+    reader = ActingReader(actor, options.folder, options.extension)
+    deadline_s = None if options.timeout is None else time.monotonic() + options.timeout
+    while True:
+        left_ms = _SLICE_MS
+        if deadline_s is not None:
+            left_ms = min(left_ms, max(deadline_s - time.monotonic(), 0.0) * 1000)
+        try:
+            message = reader.get(left_ms)
+        except queue.Empty:
+            message = None
+        if message is DONE:
+            return QUEUE_DONE
+        if message is FAILED:
+            show.complain(
+                f"{options.folder}: a producer failed. Find out why, then start the next run "
+                "with 'persistq reset'."
+            )
+            return QUEUE_FAILED
+        if signals or not actor.lives():
+            if message is not None:
+                reader.release(message)
+            if signals:
+                return _end_by(signals[0])
+            show.complain(f"process {actor.pid}, for which this was to get a file, has ended")
+            return ERROR
+        if message is not None:
+            return _hand_over(reader, message, options)
+        if deadline_s is not None and time.monotonic() >= deadline_s:
+            return NOTHING
+
+
+def _hand_over(reader: ActingReader, path: str, options: argparse.Namespace) -> int:
+    """Print the path of a claimed file; where nobody can read it, put the file back."""
+    shown = (
+        path
+        if os.path.isabs(options.folder)
+        else os.path.join(options.folder, os.path.basename(path))
+    )
+    try:
+        show.write(show.name_out(shown, b"\0" if options.zero else b"\n"))
+        sys.stdout.flush()
+    except OSError:
+        reader.release(path)
+        raise
+    return FINE
+
+
+def _end_by(number: int) -> int:
+    if os.name != "nt":
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return 128 + number
+
+
+def _claimed(options: argparse.Namespace, act: Callable[[ReadableFolderQueue, str], None]) -> int:
+    """Do something with claimed files, each in the folder in which it lies."""
+    move_to = getattr(options, "move_to", None)
+    readers: dict[str, ReadableFolderQueue] = {}
+
+    def act_on(path: str) -> None:
+        folder = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(folder):
+            raise ValueError(f"{path}: no such folder; expected a path that 'persistq get' printed")
+        if folder not in readers:
+            readers[folder] = ReadableFolderQueue(folder, options.extension, move_to)
+        if not os.path.basename(path).endswith(".wip"):
+            raise ValueError(
+                f"{path} is not a claimed file; expected a path that 'persistq get' printed, such "
+                "as orders/004711_5354494819_a.wip"
+            )
+        act(readers[folder], path)
+
+    return _each(options.claimed, act_on)
+
+
+def done(options: argparse.Namespace) -> int:
+    """Finish claimed files."""
+    return _claimed(options, lambda reader, path: reader.task_done(path))
+
+
+def release(options: argparse.Namespace) -> int:
+    """Put claimed files back."""
+    return _claimed(options, lambda reader, path: reader.release(path))

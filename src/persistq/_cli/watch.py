@@ -1,0 +1,210 @@
+"""Watching queues while they are worked on: `persistq watch`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+
+from persistq import _survey
+from persistq._cli import FINE, QUEUE_FAILED, look, show
+from persistq._journal.files import JournalNames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any, Union
+
+    View = Union["JournalView", "FolderView"]
+
+# A look may take a while (a large folder); the rest between two is at least so many times that.
+_REST = 5
+_BAR = 20
+
+
+class Rate:
+    """How fast work gets done, over the last minute or so."""
+
+    def __init__(self) -> None:
+        self._points: list[tuple[float, int]] = []
+
+    def add(self, done: int) -> None:
+        """Note how much is done by now."""
+        now_s = time.monotonic()
+        self._points.append((now_s, done))
+        while len(self._points) > 2 and now_s - self._points[1][0] > 60:
+            del self._points[0]
+
+    def per_second(self) -> float:
+        """Give messages a second; 0 while nothing is known."""
+        (first_s, first), (last_s, last) = self._points[0], self._points[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+
+class JournalView:
+    """The progress of a run, from what is appended to its journals.
+
+    Args:
+        path (str): The directory.
+        prefix (str): The queue's prefix.
+    """
+
+    def __init__(self, path: str, prefix: str) -> None:
+        self.name = prefix
+        self._path = path
+        self._files: dict[tuple[int, int], tuple[int, int]] = {}  # inode to bytes read, and lines
+        self._rate = Rate()
+
+    def look(self) -> bool:
+        """Look again; return whether the work is done."""
+        self.failed = False
+        for number in range(20):
+            try:
+                names = JournalNames(self._path, self.name)
+                self.total = sum(map(self._lines, names.requested))
+                self.done = sum(map(self._lines, names.completed))
+                break
+            except FileNotFoundError:
+                if number == 19:
+                    raise
+        self._rate.add(self.done)
+        self.rate = self._rate.per_second()
+        self.note = ""
+        if self.done < self.total:
+            return False
+        # Counted, all is completed; by name too, and does nobody put any more?
+        survey = _survey.JournalSurvey(self._path, self.name)
+        self.done, self.total = survey.requested - survey.outstanding, survey.requested
+        return survey.is_finished and not survey.alive
+
+    def _lines(self, path: str) -> int:
+        """Count lines, less what was withdrawn, reading only what is new."""
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            key = (status.st_dev, status.st_ino)
+            place, count = self._files.get(key, (0, 0))
+            if status.st_size < place:
+                place = count = 0  # cut back: a line was withdrawn
+            file.seek(place)
+            while data := file.read(1 << 18):
+                end = data.rfind(b"\n") + 1
+                if not end:
+                    break
+                count += data.count(b"\n", 0, end)
+                whole = b"\n" + data[:end]
+                count -= 2 * whole.count(b"\n\x10-")
+                place += end
+                file.seek(place)
+            self._files[key] = (place, count)
+            return count
+
+
+class FolderView:
+    """The progress of a folder queue, as far as the folder tells.
+
+    Args:
+        path (str): The folder.
+        folder_options (dict[str, Any]): What `_survey.FolderSurvey` takes.
+    """
+
+    def __init__(self, path: str, folder_options: dict[str, Any]) -> None:
+        self.name = path
+        self._options = folder_options
+        self._rate = Rate()
+        self._left = 0
+        self.done = 0
+
+    def look(self) -> bool:
+        """Look again; return whether the work is done, or a producer failed."""
+        survey = _survey.FolderSurvey(self.name, **self._options)
+        left = survey.outstanding
+        if survey.done is not None:
+            self.done = survey.done
+        else:
+            # A folder does not remember what is finished: what has gone since the last look.
+            self.done += max(self._left - left, 0)
+        self._left = left
+        self.total = self.done + left
+        self._rate.add(self.done)
+        self.rate = self._rate.per_second()
+        self.failed = survey.failed
+        hands = sum(hand.count for hand in survey.in_progress)
+        dead = sum(hand.count for hand in survey.in_progress if hand.state == _survey.DEAD)
+        self.note = f"{hands} in progress" + (f", {dead} of the dead" if dead else "")
+        if survey.failed:
+            self.note = "a producer failed"
+        return survey.failed or (survey.is_finished and survey.ended)
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Show the progress of queues until their work is done.
+
+    Args:
+        options (argparse.Namespace): With `paths`, `interval`, and those of `folder_options`.
+
+    Returns:
+        int: QUEUE_FAILED when a producer of a folder queue failed.
+    """
+    if options.interval is not None and not options.interval > 0:
+        raise ValueError(f"--interval {options.interval:g}: expected seconds, more than 0")
+    more = look.folder_options(options)
+    views: list[View] = []
+    for path in options.paths:
+        places = _survey.journals(path)
+        views += [JournalView(*place) for place in places]
+        if not places:
+            os.listdir(path)  # an error now, if it is none
+            views.append(FolderView(path, more))
+    is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    height = 0
+    try:
+        while True:
+            began_s = time.monotonic()
+            finished = [view.look() for view in views]
+            lines = [_line(view) for view in views]
+            if is_live:
+                _redraw(lines, height)
+                height = len(lines)
+            else:
+                for line in lines:
+                    show.say(line)
+                sys.stdout.flush()
+            if all(finished):
+                return QUEUE_FAILED if any(view.failed for view in views) else FINE
+            cost_s = time.monotonic() - began_s
+            pause_s = options.interval or (1.0 if is_live else 10.0)
+            time.sleep(max(pause_s, _REST * cost_s))
+    except KeyboardInterrupt:
+        if is_live:
+            show.say()
+        raise
+
+
+def _line(view: View) -> str:
+    share = view.done / view.total if view.total else 0.0
+    filled = int(share * _BAR)
+    parts = [
+        f"{show.safe(view.name)} [{'#' * filled}{'-' * (_BAR - filled)}] {share:4.0%} "
+        f"{view.done}/{view.total}"
+    ]
+    left = view.total - view.done
+    parts.append(f"{view.rate:.1f}/s")
+    if left and view.rate > 0:
+        parts.append(f"{show.amount(left / view.rate)} left")
+    elif not left:
+        parts.append("nothing outstanding")
+    if view.note:
+        parts.append(view.note)
+    return "  ".join(parts)
+
+
+def _redraw(lines: list[str], height: int) -> None:
+    """Draw over what was drawn before: up so many lines, and each cleared to its end."""
+    width = shutil.get_terminal_size().columns
+    text = f"\x1b[{height}A" if height else ""
+    for line in lines:
+        shown = line if len(line) < width else line[: width - 1]  # a wrapped line would be two
+        text += f"\r{shown}\x1b[K\n"
+    show.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.flush()

@@ -1,0 +1,99 @@
+"""Measure the command line against the bare loops and starts that it cannot do without.
+
+Whole processes are measured, their start included.
+
+- status and outstanding, on journals that two workers completed but for ten messages: against a
+  Python program that loops over the lines of all files.
+- status on a folder of files: against one that lists the folder.
+- --version: against `python -c pass`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness import Amounts, Report
+
+LOOP = "import os, sys\nfor entry in os.scandir(sys.argv[1]):\n for line in open(entry): pass"
+LIST = "import os, sys\nfor entry in os.scandir(sys.argv[1]): entry.is_file()"
+LINE = "data/in/file-{:08}.csv\n"
+LEFT = 10
+
+
+def make_journals(folder: str, count: int) -> None:
+    """Write journals of so many lines, requested and completed ones together."""
+    os.mkdir(folder)
+    # Nothing is kept: a child's largest memory is at least what its parent had at the fork.
+    with open(os.path.join(folder, "jobs_requested_PID100.tsv"), "w") as file:
+        file.writelines(map(LINE.format, range(count // 2)))
+    for worker in (0, 1):
+        with open(os.path.join(folder, f"jobs_completed_PID{101 + worker}.tsv"), "w") as file:
+            file.writelines(map(LINE.format, range(worker, count // 2 - LEFT, 2)))
+
+
+def timed(*command: str) -> Callable[[], float]:
+    """Give a function that runs a command and returns the milliseconds it took."""
+
+    def run() -> float:
+        began_s = time.perf_counter()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+        return (time.perf_counter() - began_s) * 1000
+
+    return run
+
+
+def largest_mb(*command: str) -> float:
+    """Run a command, and give how much memory it took at most, in megabytes."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    usage = os.wait4(process.pid, 0)[2]
+    process.returncode = 0
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return usage.ru_maxrss * unit / 1e6
+
+
+def command_line(amounts: Amounts, report: Report) -> None:
+    lines, files = amounts.of((10**7, 10**5), (10**5, 1_000), (20_000, 500))
+    with amounts.new_folder() as root:
+        measure(root, lines, files, amounts, report)
+
+
+def measure(root: str, lines: int, files: int, amounts: Amounts, report: Report) -> None:
+    python, command = sys.executable, (sys.executable, "-m", "persistq")
+    journals, folder = os.path.join(root, "journals"), os.path.join(root, "folder")
+    make_journals(journals, lines)
+    os.mkdir(folder)
+    for number in range(files):
+        with open(os.path.join(folder, f"file-{number:06}.tsv"), "w"):
+            pass
+    works = {
+        f"command line: journals of {lines:,} lines": {
+            "bare loop": timed(python, "-c", LOOP, journals),
+            "status": timed(*command, "status", journals),
+            "outstanding": timed(*command, "outstanding", journals),
+        },
+        f"command line: a folder of {files:,} files": {
+            "bare listing": timed(python, "-c", LIST, folder),
+            "status": timed(*command, "status", folder),
+        },
+        "command line: start": {
+            "python -c pass": timed(python, "-c", "pass"),
+            "--version": timed(*command, "--version"),
+        },
+    }
+    for work, contenders in works.items():
+        report.compare(work, "ms", next(iter(contenders)), contenders, amounts.rounds_of(5))
+    bare_mb = largest_mb(python, "-c", "pass")
+    status_mb = largest_mb(*command, "status", journals)
+    report.add("command line: memory", "python -c pass", [bare_mb], "MB", 1.0)
+    name = "status of the journals"
+    report.add("command line: memory", name, [status_mb], "MB", status_mb / bare_mb)
+
+
+SECTIONS = {"command-line": command_line}
