@@ -82,14 +82,18 @@ def import_time(amounts: Amounts, report: Report) -> None:
                 "multiprocessing's parts": lambda: over_empty("import " + parts),
                 "logging": lambda: over_empty("import logging"),
                 "persistq": lambda: over_empty("import persistq"),
+                # Which is put off until a queue is named.
+                "persistq and its queues": lambda: over_empty("from persistq import *"),
                 "and making a queue": lambda: over_empty(
                     "from persistq import PersistentQueue as Q; Q()"
                 ),
             },
             amounts.rounds_of(amounts.of(3, 1, 1)),
         )
-    ms = found["persistq"]
-    report.add("import, against 30 ms", "persistq", [ms], "ms", ms / 30, ("at most", 1.0))
+    ms = found["persistq and its queues"]
+    report.add(
+        "import, against 30 ms", "persistq and its queues", [ms], "ms", ms / 30, ("at most", 1.0)
+    )
 
 
 SECTIONS = {"import": import_time, "idle-queue": idle}

@@ -13,7 +13,6 @@ from persistq._journal.codec import Codec, return_same
 from persistq._journal.consumer import Consumer
 from persistq._journal.files import REQUESTED, JournalFile
 from persistq._journal.joining import Joiner
-from persistq._journal.journal_only import JournalOnly
 from persistq._journal.orphans import is_worker
 from persistq._journal.recovery import has_living_workers
 from persistq._journal.runs import (
@@ -21,7 +20,6 @@ from persistq._journal.runs import (
     PreviousWork,
     check_prefix,
 )
-from persistq._journal.user_queue import UserQueue
 from persistq._sentinels import DONE, FAILED, Sentinel
 from persistq.exceptions import UpstreamFailureError
 
@@ -136,6 +134,8 @@ class PersistentQueue:
 
     def _make_transport(self, queue: Any) -> Transport:
         if not self.use_queue and self._directory is not None:
+            from persistq._journal.journal_only import JournalOnly
+
             return JournalOnly(self._directory, self._prefix, self._codec)
         is_context = hasattr(queue, "JoinableQueue") and not hasattr(queue, "put")
         if queue is None or is_context or type(queue).__module__ == "persistq._journal.carrier":
@@ -151,6 +151,8 @@ class PersistentQueue:
                 if self._directory is not None:
                     self._own_queue = own_queue
                 return own_queue
+        from persistq._journal.user_queue import UserQueue
+
         return UserQueue(queue)
 
     return_same = staticmethod(return_same)
