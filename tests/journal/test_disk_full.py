@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 from typing import TYPE_CHECKING
 
 import pytest
 
 import workers
 from journal.conftest import Journals
-from persistq import PersistentQueue
+from persistq import PersistentQueue, _fs
 from persistq._journal import spill
 from persistq._journal.carrier import Carrier
 
@@ -98,3 +99,19 @@ def test_a_large_message_that_was_read_is_handed_out_though_its_place_cannot_be_
         patch.setattr(os, "pwrite", refuse)
         patch.setattr(os, "unlink", refuse)
         assert [q.get() for _ in messages] == messages
+
+
+def test_work_whose_claim_cannot_be_synced_is_requeued_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PersistentQueue("jobs", tmp_path / "1", use_queue=False).put_many(["a", "b"])
+    q = PersistentQueue("jobs", tmp_path / "2", tmp_path / "1", queue=queue.Queue())
+
+    def fail(folder: str) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_fs, "sync_folder", fail)
+        assert workers.error_number(q.requeue_unprocessed_work) == errno.EIO
+    assert q.qsize() == 0
+    assert q.requeue_unprocessed_work() == 2
