@@ -74,10 +74,12 @@ def test_of_a_batch_that_is_interrupted_half_way_the_rest_alone_is_withdrawn(
                 raise error
             Carrier._send_batch(q.joinable_queue, batch)
 
-        monkeypatch.setattr(q.joinable_queue, "_send_batch", send)
         messages = [f"message {n}" for n in range(100)]
-        with pytest.raises(type(error)):
-            q.put_many(messages)
+        with monkeypatch.context() as patch:
+            patch.setattr(q.joinable_queue, "_send_batch", send)
+            with pytest.raises(type(error)):
+                q.put_many(messages)
+        del send  # and with it the last reference to the queue but one
         sent = messages[: len(batches[0]) * 2]
         assert Journals(tmp_path / str(number)).outstanding() == sent
         assert [q.get(False) for _ in sent] == sent
