@@ -18,7 +18,8 @@ MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*
 LEAVES = {"exceptions", "_sentinels", "_fs", "_processes"}
 ARROWS = {
     "_journal/codec": set(),
-    "_journal/files": {"_journal/codec", "_journal/locks"},
+    "_journal/lines": set(),
+    "_journal/files": {"_journal/codec", "_journal/locks", "_journal/lines"},
     "_journal/outstanding": {"_journal/codec"},
     "_journal/runs": {
         "_journal/locks",
@@ -43,7 +44,9 @@ ARROWS = {
         "_journal/carrier",
         "_journal/feeder",
         "_journal/codec",
+        "_journal/lines",
         "_journal/orphans",
+        "_journal/record",
     },
     "_journal/user_queue": {"_journal/orphans"},
     "_journal/journal_only": {"_journal/runs", "_journal/codec"},
@@ -122,6 +125,7 @@ ARROWS = {
     "_cli/take_part": {"_cli/show", "_folder/acting", "_folder/readable"},
     "_folder/names": set(),
     "_folder/control": {"_folder/names"},
+    "_folder/ordered": set(),
     "_folder/watch": {"_folder/names"},
     "_folder/recovery": {"_folder/names", "_folder/control"},
     "_folder/base": {"_folder/names", "_folder/control", "_folder/recovery", "_folder/watch"},
@@ -131,6 +135,7 @@ ARROWS = {
         "_folder/names",
         "_folder/control",
         "_folder/recovery",
+        "_folder/ordered",
         "_folder/watch",
     },
     "_folder/grouped": {

@@ -1,29 +1,24 @@
-"""How fast the carrier is, as a ratio to a bare multiprocessing.JoinableQueue in the same run.
-
-    python tests/benchmarks/carrier.py
-    python tests/benchmarks/carrier.py --quick --json
+"""The carrier alone, without the queue above it, against a bare multiprocessing.JoinableQueue.
 
 End to end: one producer puts all messages, the workers get each and call task_done, and the
 clock stops when join() returns. "put_many" is the same with the raw way, put_bytes_many and
-get_bytes. The rounds of all contenders are interleaved, since a shared machine's speed drifts;
-compare ratios, and rates only within one run.
+get_bytes.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import multiprocessing
-import platform
-import statistics
-import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from persistq._journal import carrier
 from persistq._journal.carrier import Carrier
 
-SIZES = {"30 B": 30, "1 KB": 1000, "100 KB": 100_000}
+if TYPE_CHECKING:
+    from harness import Amounts, Report
+
+SIZES = (30, 1000, 100_000)
 BATCH = 100
 
 
@@ -54,7 +49,7 @@ def put_many(queue: Any, message: str, number: int) -> None:
 
 
 CONTENDERS: dict[str, tuple[Any, Any, Any, Any]] = {
-    "bare": (lambda ctx: ctx.JoinableQueue(), work, put_each, None),
+    "bare JoinableQueue": (lambda ctx: ctx.JoinableQueue(), work, put_each, None),
     "carrier": (lambda ctx: Carrier(ctx=ctx), work, put_each, None),
     "put_many": (lambda ctx: Carrier(ctx=ctx), work_raw, put_many, b""),
 }
@@ -85,69 +80,25 @@ def rate(contender: str, ctx: Any, workers: int, size: int, number: int) -> floa
     return number / seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="of each contender, interleaved")
-    parser.add_argument("--messages", type=int, default=40_000, help="of 30 B in a round")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--start-method", default=multiprocessing.get_start_method())
-    parser.add_argument("--quick", action="store_true", help="one small round, to see that it runs")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    options = parser.parse_args()
-    if options.quick:
-        options.rounds, options.messages = 1, 2000
-    ctx = multiprocessing.get_context(options.start_method)
-
-    rows = []
-    for label, size in SIZES.items():
-        number = max(BATCH, options.messages * 30 // max(30, size // 25) // BATCH * BATCH)
-        for workers in options.workers:
-            rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-            for _ in range(options.rounds):
-                for name in CONTENDERS:
-                    rates[name].append(rate(name, ctx, workers, size, number))
-            for name, values in rates.items():
-                ratios = [mine / bare for mine, bare in zip(values, rates["bare"])]
-                rows.append(
-                    {
-                        "size": label,
-                        "workers": workers,
-                        "messages": number,
-                        "queue": name,
-                        "per_second": round(statistics.median(values)),
-                        "lowest": round(min(values)),
-                        "highest": round(max(values)),
-                        "ratio": round(statistics.median(ratios), 2),
-                    }
-                )
-    about = {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "start_method": options.start_method,
-        "rounds": options.rounds,
-    }
-    if options.json:
-        print(json.dumps({**about, "rows": rows}))
+def carriers(amounts: Amounts, report: Report) -> None:
+    if carrier._MISSING:
+        report.skip("the carrier alone", f"{carrier._MISSING} is missing on this platform")
         return
-    print(*(f"{key}: {value}" for key, value in about.items()), sep=", ")
-    form = "{:>7} {:>8} {:>9} {:>9} {:>11} {:>22} {:>6}"
-    print(form.format("size", "workers", "messages", "queue", "msgs/s", "lowest-highest", "ratio"))
-    for row in rows:
-        spread = f"{row['lowest']}-{row['highest']}"
-        print(
-            form.format(
-                row["size"],
-                row["workers"],
-                row["messages"],
-                row["queue"],
-                row["per_second"],
-                spread,
-                row["ratio"],
+    ctx = multiprocessing.get_context()
+    for size in SIZES:
+        number = amounts.of(40_000, 2_000, 400) * 30 // max(30, size // 25)
+        number = max(BATCH, number // BATCH * BATCH)
+        for workers in (1, 4):
+            report.compare(
+                f"the carrier alone, {size:,} bytes, {workers} workers",
+                "msgs/s",
+                "bare JoinableQueue",
+                {
+                    name: lambda n=name, w=workers, s=size, m=number: rate(n, ctx, w, s, m)
+                    for name in CONTENDERS
+                },
+                amounts.rounds_of(7 if amounts.level == "full" else 1),
             )
-        )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+SECTIONS = {"carrier": carriers}

@@ -1,6 +1,6 @@
 """Measure the command line against the bare loops and starts that it cannot do without.
 
-Whole processes are measured, their start included, in rounds that take turns; the median counts.
+Whole processes are measured, their start included.
 
 - status and outstanding, on journals that two workers completed but for ten messages: against a
   Python program that loops over the lines of all files.
@@ -10,18 +10,16 @@ Whole processes are measured, their start included, in rounds that take turns; t
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from harness import Report, interleave
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from harness import Amounts, Report
 
 LOOP = "import os, sys\nfor entry in os.scandir(sys.argv[1]):\n for line in open(entry): pass"
 LIST = "import os, sys\nfor entry in os.scandir(sys.argv[1]): entry.is_file()"
@@ -41,12 +39,12 @@ def make_journals(folder: str, count: int) -> None:
 
 
 def timed(*command: str) -> Callable[[], float]:
-    """Give a function that runs a command and returns the seconds it took."""
+    """Give a function that runs a command and returns the milliseconds it took."""
 
     def run() -> float:
         began_s = time.perf_counter()
         subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-        return time.perf_counter() - began_s
+        return (time.perf_counter() - began_s) * 1000
 
     return run
 
@@ -60,8 +58,13 @@ def largest_mb(*command: str) -> float:
     return usage.ru_maxrss * unit / 1e6
 
 
-def measure(root: str, lines: int, files: int, rounds: int, report: Report) -> None:
-    """Measure all, and add it to the report."""
+def command_line(amounts: Amounts, report: Report) -> None:
+    lines, files = amounts.of((10**7, 10**5), (10**5, 1_000), (20_000, 500))
+    with amounts.new_folder() as root:
+        measure(root, lines, files, amounts, report)
+
+
+def measure(root: str, lines: int, files: int, amounts: Amounts, report: Report) -> None:
     python, command = sys.executable, (sys.executable, "-m", "persistq")
     journals, folder = os.path.join(root, "journals"), os.path.join(root, "folder")
     make_journals(journals, lines)
@@ -70,48 +73,27 @@ def measure(root: str, lines: int, files: int, rounds: int, report: Report) -> N
         with open(os.path.join(folder, f"file-{number:06}.tsv"), "w"):
             pass
     works = {
-        f"journals, {lines:,} lines": {
+        f"command line: journals of {lines:,} lines": {
             "bare loop": timed(python, "-c", LOOP, journals),
             "status": timed(*command, "status", journals),
             "outstanding": timed(*command, "outstanding", journals),
         },
-        f"folder, {files:,} files": {
+        f"command line: a folder of {files:,} files": {
             "bare listing": timed(python, "-c", LIST, folder),
             "status": timed(*command, "status", folder),
         },
-        "start": {
+        "command line: start": {
             "python -c pass": timed(python, "-c", "pass"),
             "--version": timed(*command, "--version"),
         },
     }
     for work, contenders in works.items():
-        medians = interleave(contenders, rounds)
-        limit = next(iter(medians.values()))
-        for name, seconds in medians.items():
-            report.add(work, name, seconds * 1000, "ms", seconds / limit)
+        report.compare(work, "ms", next(iter(contenders)), contenders, amounts.rounds_of(5))
     bare_mb = largest_mb(python, "-c", "pass")
     status_mb = largest_mb(*command, "status", journals)
-    report.add("memory", "python -c pass", bare_mb, "MB", 1.0)
-    report.add("memory", "status of the journals", status_mb, "MB", status_mb / bare_mb)
+    report.add("command line: memory", "python -c pass", [bare_mb], "MB", 1.0)
+    name = "status of the journals"
+    report.add("command line: memory", name, [status_mb], "MB", status_mb / bare_mb)
 
 
-def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--lines", type=int, default=10_000_000, help="lines in the journals")
-    parser.add_argument("--files", type=int, default=100_000, help="files in the folder")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="small amounts, a few seconds")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, or - to print")
-    parser.add_argument("--folder", help="where to work (a temporary folder)")
-    options = parser.parse_args()
-    if options.quick:
-        options.lines, options.files, options.rounds = 20_000, 500, 1
-    report = Report()
-    with tempfile.TemporaryDirectory(dir=options.folder) as root:
-        measure(root, options.lines, options.files, options.rounds, report)
-    report.write(options.json)
-
-
-if __name__ == "__main__":
-    main()
+SECTIONS = {"command-line": command_line}

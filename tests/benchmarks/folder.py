@@ -1,11 +1,9 @@
 """Measure folder queues against the bare calls that they cannot do without.
 
-Each figure is a ratio to its limit, taken in the same run, in rounds that take turns; the median
-of the rounds is shown. Trust ratios to about 20 percent on a machine that does other things.
-
 - drain: `get` and `task_done`, against `os.rename` and `os.unlink` over a list made once.
 - four: the same in four processes; the limit's lists are dealt out beforehand, so that it never
   meets a file twice, and in a second form all four want the same list.
+- grouped: `get` of a group of two and `task_done`, against the same renames and removals.
 - put: by move against `os.rename`, by copy against `shutil.copyfile` and `os.rename`.
 - wake: from `put` to the return of a blocked `get` in another process, in milliseconds.
 - idle: the share of one processor that a blocked `get` takes.
@@ -13,20 +11,24 @@ of the rounds is shown. Trust ratios to about 20 percent on a machine that does 
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
-from persistq import DONE, ReadableFolderQueue, WritableFolderQueue
+from persistq import (
+    DONE,
+    ReadableFolderQueue,
+    ReadableGroupedFileFolderQueue,
+    WritableFolderQueue,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from harness import Amounts, Report
 
 PREFIX = "000123_0123456789_"
 
@@ -69,6 +71,31 @@ def drain_queue(root: str, count: int) -> float:
 
     def drain() -> None:
         for _ in range(count):
+            queue.task_done(queue.get(0))
+
+    return timed(drain)
+
+
+def item_of(name: str) -> str:
+    return str(int(name[1:9]) % 2)
+
+
+def group_of(name: str) -> str:
+    return str(int(name[1:9]) // 2)
+
+
+def drain_grouped(root: str, count: int) -> float:
+    folder = fill(root, count + 2)
+    queue = ReadableGroupedFileFolderQueue(
+        folder,
+        list_of_items_in_group=["0", "1"],
+        grouping_function=group_of,
+        item_function=item_of,
+    )
+    queue.task_done(queue.get(0))  # with the first, the list is made once: as for the limit
+
+    def drain() -> None:
+        for _ in range(count // 2):
             queue.task_done(queue.get(0))
 
     return timed(drain)
@@ -164,8 +191,8 @@ def wait_and_tell(talk: Any, queue: ReadableFolderQueue, count: int) -> None:
         queue.task_done(message)
 
 
-def wake(root: str, count: int) -> dict[str, float]:
-    """Put a file for a consumer that waits, again and again."""
+def wake(root: str, count: int) -> list[float]:
+    """Put a file for a consumer that waits, again and again; milliseconds, sorted."""
     source, folder = fill(root, count), tempfile.mkdtemp(dir=root)
     producer = WritableFolderQueue(folder)
     context = multiprocessing.get_context("fork")
@@ -180,11 +207,7 @@ def wake(root: str, count: int) -> dict[str, float]:
         producer.put(os.path.join(source, name))
         waits_ms.append((mine.recv() - began_s) * 1000)
     child.join()
-    waits_ms.sort()
-    return {
-        "median ms": round(statistics.median(waits_ms), 3),
-        "p99 ms": round(waits_ms[int(len(waits_ms) * 0.99) - 1], 3),
-    }
+    return sorted(waits_ms)
 
 
 def idle(root: str, seconds: float) -> float:
@@ -203,77 +226,106 @@ def idle(root: str, seconds: float) -> float:
         queue.get(seconds * 1000)
     except Empty:
         pass
-    return round((time.process_time() - before_s) / seconds * 100, 4)
+    return (time.process_time() - before_s) / seconds * 100
 
 
-def compare(rounds: int, limit: Callable[[], float], ours: Callable[[], float]) -> dict[str, float]:
-    """Let both take turns; the ratio is 1 when the queue is as fast as its limit."""
-    limits_s, ours_s = [], []
-    for number in range(rounds):
-        for action, times_s in ((limit, limits_s), (ours, ours_s))[:: 1 if number % 2 else -1]:
-            times_s.append(action())
-    return {
-        "ratio": round(statistics.median(limits_s) / statistics.median(ours_s), 3),
-        "limit s": round(statistics.median(limits_s), 5),
-        "queue s": round(statistics.median(ours_s), 5),
-    }
-
-
-def measure(root: str, quick: bool, only: str | None) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-
-    def wanted(part: str) -> bool:
-        return only is None or only == part
-
-    # Few files take little time and much chance, so they get more rounds.
-    drains = {100: 2, 1000: 1} if quick else {100: 41, 1000: 15, 10_000: 7, 100_000: 3}
-    if wanted("drain"):
+def drain(amounts: Amounts, report: Report) -> None:
+    with amounts.new_folder() as root:
         drain_queue(root, 10)  # the modules that a first use imports
-        for count, rounds in drains.items():
-            figures[f"drain {count:,}"] = compare(
-                rounds,
-                lambda count=count: drain_bare(root, count),
-                lambda count=count: drain_queue(root, count),
+    for count in amounts.of([10**2, 10**3, 10**4, 10**5], [10**2, 10**3], [10**2]):
+        drain_of(count, amounts, report)
+
+
+def drain_of(count: int, amounts: Amounts, report: Report) -> None:
+    # Few files take little time and much chance, so they get more rounds.
+    rounds = {10**2: amounts.rounds * 5, 10**3: amounts.rounds * 2, 10**5: amounts.rounds_of(3)}
+    with amounts.new_folder() as root:
+        report.compare(
+            f"folder get and task_done, {count:,} waiting",
+            "files/s",
+            "os.rename and os.unlink",
+            {
+                "os.rename and os.unlink": lambda: count / drain_bare(root, count),
+                "ReadableFolderQueue": lambda: count / drain_queue(root, count),
+            },
+            rounds.get(count, amounts.rounds),
+            {"ReadableFolderQueue": ("at least", 0.85)},
+        )
+
+
+def grouped(amounts: Amounts, report: Report) -> None:
+    count = amounts.of(10_000, 1_000, 100)
+    with amounts.new_folder() as root:
+        report.compare(
+            f"folder get of groups of two, {count:,} files waiting",
+            "files/s",
+            "os.rename and os.unlink",
+            {
+                "os.rename and os.unlink": lambda: count / drain_bare(root, count),
+                "ReadableGroupedFileFolderQueue": lambda: count / drain_grouped(root, count),
+            },
+            amounts.rounds,
+        )
+
+
+def four(amounts: Amounts, report: Report) -> None:
+    count = amounts.of(10_000, 2_000, 100)
+    with amounts.new_folder() as root:
+        report.compare(
+            f"four consumers of one folder, {count:,} waiting",
+            "files/s",
+            "four bare loops, list dealt out",
+            {
+                "four bare loops, list dealt out": lambda: count / four_bare_dealt(root, count),
+                "four bare loops, one list": lambda: count / four_bare_shared(root, count),
+                "ReadableFolderQueue": lambda: count / four_queue(root, count),
+            },
+            amounts.rounds,
+            {"ReadableFolderQueue": ("at least", 0.85)},
+        )
+
+
+def put(amounts: Amounts, report: Report) -> None:
+    count = amounts.of(3_000, 500, 50)
+    with amounts.new_folder() as root:
+        for name, limit, size, copy, goal in (
+            ("move", "os.rename", 0, False, 0.75),
+            ("copy of 10 kB", "shutil.copyfile and os.rename", 10_000, True, 0.9),
+        ):
+            report.compare(
+                f"folder put by {name}",
+                "files/s",
+                limit,
+                {
+                    limit: lambda s=size, c=copy: count / put_bare(root, count, s, c),
+                    "WritableFolderQueue": lambda s=size, c=copy: (
+                        count / put_queue(root, count, s, c)
+                    ),
+                },
+                amounts.rounds,
+                {"WritableFolderQueue": ("at least", goal)},
             )
-    count, rounds = (200, 1) if quick else (10_000, 7)
-    if wanted("four"):
-        for name, limit in (("dealt", four_bare_dealt), ("shared", four_bare_shared)):
-            figures[f"four, list {name}"] = compare(
-                rounds,
-                lambda limit=limit: limit(root, count),
-                lambda: four_queue(root, count),
-            )
-    count, rounds = (100, 1) if quick else (3_000, 9)
-    if wanted("put"):
-        for name, size, copy in (("move", 0, False), ("copy 10 kB", 10_000, True)):
-            figures[f"put by {name}"] = compare(
-                rounds,
-                lambda size=size, copy=copy: put_bare(root, count, size, copy),
-                lambda size=size, copy=copy: put_queue(root, count, size, copy),
-            )
-    if wanted("wake"):
-        figures["wake"] = wake(root, 20 if quick else 500)
-    if wanted("idle"):
-        figures["idle"] = {"percent": idle(root, 0.3 if quick else 30)}
-    return figures
 
 
-def main() -> None:
-    """Measure, and print a table or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="small amounts, a few seconds")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--only", choices=["drain", "four", "put", "wake", "idle"])
-    parser.add_argument("--folder", help="where to work (a temporary folder)")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as root:
-        figures = measure(root, options.quick, options.only)
-    if options.json:
-        print(json.dumps(figures, indent=2))
-        return
-    for name, values in figures.items():
-        print(f"{name:20}", "  ".join(f"{key} {value:g}" for key, value in values.items()))
+def waiting(amounts: Amounts, report: Report) -> None:
+    work = "folder get that waits"
+    count = amounts.of(500, 200, 20)
+    with amounts.new_folder() as root:
+        waits_ms = wake(root, count)
+        middle, late = waits_ms[count // 2], waits_ms[int(count * 0.99) - 1]
+        report.add(f"{work}: median, against 0.5 ms", "wake", [middle], "ms", middle / 0.5, _ONE)
+        report.add(f"{work}: p99, against 3 ms", "wake", [late], "ms", late / 3, _ONE)
+        percent = idle(root, amounts.of(30, 2, 0.2))
+        name = f"{work}: processor, against 0.05 %"
+        report.add(name, "idle", [percent], "%", percent / 0.05, _ONE)
 
 
-if __name__ == "__main__":
-    main()
+_ONE = ("at most", 1.0)
+
+SECTIONS = {
+    "folder-get": drain,
+    "folder-grouped": grouped,
+    "folder-four": four,
+    "folder-put": put,
+    "folder-wait": waiting,
+}

@@ -1,24 +1,23 @@
-"""What journals cost: put, put_many, sync, recovery and requeueing, each against its bare limit.
-
-Ratios are time over the limit's time in the same run, so 1 is as fast as the limit.
-"""
+"""What journals cost: put, put_many, sync, recovery and requeueing, each against its bare limit."""
 
 from __future__ import annotations
 
-import argparse
+import math
 import multiprocessing
 import os
 import queue
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
-
-from harness import Report, interleave
+from typing import TYPE_CHECKING, Any
 
 from persistq import PersistentQueue
-from persistq._journal.outstanding import outstanding  # noqa: F401 (recovery() calls it in a process of its own)
+from persistq._journal.outstanding import outstanding  # noqa: F401 (peak_of() runs it)
+
+if TYPE_CHECKING:
+    from harness import Amounts, Report
 
 
 def consume(carrier: Any) -> None:
@@ -54,6 +53,27 @@ def bare_put(count: int, folder: str) -> float:
     carrier.put(None)
     consumer.join()
     os.close(log)
+    return took_s / count
+
+
+def bare_write(count: int, folder: str) -> float:
+    log, work = open_log(folder), messages(count)
+    started_s = time.perf_counter()
+    for message in work:
+        os.write(log, message.encode() + b"\n")
+    took_s = time.perf_counter() - started_s
+    os.close(log)
+    return took_s / count
+
+
+def put_alone(q: Any, count: int) -> float:
+    """Seconds a message, where all that is put stays where it is."""
+    work = messages(count)
+    started_s = time.perf_counter()
+    for message in work:
+        q.put(message)
+    took_s = time.perf_counter() - started_s
+    getattr(q, "joinable_queue", q).cancel_join_thread()
     return took_s / count
 
 
@@ -102,7 +122,7 @@ def persistent_sync(count: int, folder: str, many: int = 0) -> float:
     return (time.perf_counter() - started_s) / count
 
 
-def write_journals(count: int, folder: str, files: int = 4) -> tuple[list[str], list[str]]:
+def write_journals(count: int, folder: str, files: int) -> tuple[list[str], list[str]]:
     """Half of the work is completed, each second message of each worker."""
     requested = [os.path.join(folder, f"requested{n}") for n in range(files)]
     completed = [os.path.join(folder, f"completed{n}") for n in range(files)]
@@ -135,43 +155,144 @@ def bare_loop(requested: list[str], completed: list[str]) -> list[bytes]:
 
 
 def peak_of(code: str, *arguments: str) -> tuple[float, float]:
-    """Run code in a process of its own; return its seconds and its peak of memory in MB."""
+    """Run code in a process of its own; return its processor seconds and its peak of memory in MB.
+
+    It waits for nothing, so whatever else the machine does is left out.
+    """
     prefix = (
-        "import sys, time, resource; sys.path[:0] = sys.argv[1].split(chr(10)); "
-        "import journal; before = time.perf_counter();"
+        "import sys, time; sys.path[:0] = sys.argv[1].split(chr(10)); "
+        "import journal; before = time.process_time();"
     )
-    suffix = (
-        "; print(time.perf_counter() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
+    suffix = "; print(time.process_time() - before, journal.peak_kb())"
     command = [sys.executable, "-c", prefix + code + suffix, "\n".join(sys.path), *arguments]
     seconds, peak = subprocess.run(command, check=True, capture_output=True).stdout.split()
-    return float(seconds), float(peak) / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return float(seconds), float(peak) / (1 << 10)
 
 
-def recovery(count: int, rounds: int, folder: str, report: Report) -> None:
-    home = tempfile.mkdtemp(dir=folder)
-    requested, completed = write_journals(count, home)
-    paths = [",".join(requested), ",".join(completed)]
-    peaks = {}
-
-    def measure(name: str, code: str) -> float:
-        seconds, peaks[name] = peak_of(code, *paths)
-        return seconds
-
-    split = "(sys.argv[2].split(','), sys.argv[3].split(','))"
-    codes = {"bare loop": f"journal.bare_loop{split}", "persistq": f"journal.outstanding{split}"}
-    times = interleave(
-        {name: lambda n=name, c=code: measure(n, c) for name, code in codes.items()},  # type: ignore[misc]
-        rounds,
-    )
-    for name, seconds in times.items():
-        work = f"outstanding of {count:,} lines"
-        report.add(work, name, seconds, "s", seconds / times["bare loop"])
-        report.add(work + ", peak", name, peaks[name], "MB", peaks[name] / peaks["bare loop"])
+def peak_kb() -> float:
+    """Return the most memory that this process has had."""
+    try:
+        # What getrusage says of Linux begins with the size of the process that forked this one.
+        with open("/proc/self/status") as file:
+            return next(float(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1 << 10) if sys.platform == "darwin" else peak
 
 
-def requeueing(count: int, rounds: int, folder: str, report: Report) -> None:
+def put(amounts: Amounts, report: Report) -> None:
+    count = amounts.of(40_000, 5_000, 1_000)
+    with amounts.new_folder() as folder:
+        took = report.compare(
+            "put, journal on, a consumer running",
+            "us",
+            "bare put and os.write",
+            {
+                "bare put and os.write": lambda: bare_put(count, folder) * 1e6,
+                "put": lambda: persistent_put(count, folder) * 1e6,
+                "put_many of 1,000": lambda: persistent_put(count, folder, 1000) * 1e6,
+            },
+            amounts.rounds,
+            {"put": ("at most", 1.2)},
+        )
+        ratio = took["put_many of 1,000"] / took["put"]
+        report.add(
+            "put_many of 1,000, against put",
+            "put_many of 1,000",
+            [took["put_many of 1,000"]],
+            "us",
+            ratio,
+            ("at most", 0.4),
+        )
+        report.compare(
+            "put alone, nobody takes",
+            "us",
+            "os.write",
+            {
+                "os.write": lambda: bare_write(count, folder) * 1e6,
+                "bare put": lambda: put_alone(multiprocessing.JoinableQueue(), count) * 1e6,
+                "put, no directory": lambda: put_alone(PersistentQueue(), count) * 1e6,
+                "put": lambda: (
+                    put_alone(PersistentQueue("jobs", tempfile.mkdtemp(dir=folder)), count) * 1e6
+                ),
+            },
+            amounts.rounds,
+        )
+
+
+def durable(amounts: Amounts, report: Report) -> None:
+    syncs = amounts.of(1_000, 100, 20)
+    with amounts.new_folder() as folder:
+        report.compare(
+            "put on stable storage",
+            "puts/s",
+            "write and fdatasync",
+            {
+                "write and fdatasync": lambda: 1 / bare_sync(syncs, folder),
+                "put, fsync=True": lambda: 1 / persistent_sync(syncs, folder),
+                "put_many of 100, fsync=True": lambda: 1 / persistent_sync(syncs * 10, folder, 100),
+            },
+            amounts.rounds,
+            {
+                "put, fsync=True": ("at least", 0.85),
+                "put_many of 100, fsync=True": ("at least", 40),
+            },
+        )
+
+
+def recovery(amounts: Amounts, report: Report) -> None:
+    sizes = amounts.of([10**4, 10**5, 10**6, 10**7], [10**4, 10**5, 10**6], [10**3, 10**4])
+    for files in (1, 4):
+        took_s: dict[str, list[float]] = {"bare loop": [], "persistq": []}
+        for count in sizes:
+            medians = recover(count, files, amounts, report)
+            for name, seconds in took_s.items():
+                seconds.append(medians[name])
+        grown = math.log10(sizes[-1] / sizes[0])
+        for name, seconds in took_s.items():
+            exponent = math.log10(seconds[-1] / seconds[0]) / grown
+            work = f"outstanding, {files}+{files} files: exponent of growth"
+            report.add(work, name, [exponent], "")
+
+
+def recover(count: int, files: int, amounts: Amounts, report: Report) -> dict[str, float]:
+    """Measure the outstanding lines of one journal; return the medians of the seconds."""
+    work = f"outstanding of {count:,} lines in {files}+{files} files"
+    with amounts.new_folder() as home:
+        requested, completed = write_journals(count, home, files)
+        paths = [",".join(requested), ",".join(completed)]
+        peaks: dict[str, list[float]] = {"bare loop": [], "persistq": []}
+
+        def measure(name: str, function: str) -> float:
+            code = f"journal.{function}(sys.argv[2].split(','), sys.argv[3].split(','))"
+            seconds, peak = peak_of(code, *paths)
+            peaks[name].append(peak)
+            return seconds
+
+        took_s = report.compare(
+            work,
+            "s",
+            "bare loop",
+            {
+                "bare loop": lambda: measure("bare loop", "bare_loop"),
+                "persistq": lambda: measure("persistq", "outstanding"),
+            },
+            amounts.rounds_of({10**7: 3, 10**6: amounts.of(7, 1, 1)}.get(count, 7)),
+            {"persistq": ("at most", 1.3)} if count >= 10**6 else None,
+        )
+        for name, values in peaks.items():
+            report.add(work + ", peak", name, values, "MB", min(values) / min(peaks["bare loop"]))
+    return took_s
+
+
+def requeueing(amounts: Amounts, report: Report) -> None:
     """Requeue, against computing the outstanding work and put_many of as many."""
+    for count in amounts.of([10**4, 10**5, 10**6], [10**4, 10**5], [1_000]):
+        with amounts.new_folder() as folder:
+            requeue(count, folder, amounts, report)
+
+
+def requeue(count: int, folder: str, amounts: Amounts, report: Report) -> None:
     previous = tempfile.mkdtemp(dir=folder)
     PersistentQueue("jobs", previous, use_queue=False).put_many(messages(count))
 
@@ -191,80 +312,36 @@ def requeueing(count: int, rounds: int, folder: str, report: Report) -> None:
         q.put_many(q.get_list_of_outstanding_work())
         return time.perf_counter() - started_s
 
+    def put_anew(q: PersistentQueue) -> float:
+        started_s = time.perf_counter()
+        for number in range(count):
+            q.put(f"new {number}")
+        return (time.perf_counter() - started_s) / count * 1e6
+
     def put_after() -> float:
         q = restart()
         q.requeue_unprocessed_work()
-        started_s = time.perf_counter()
-        for number in range(count):
-            q.put(f"new {number}")
-        return time.perf_counter() - started_s
+        return put_anew(q)
 
     def put_without() -> float:
-        q = PersistentQueue("jobs", tempfile.mkdtemp(dir=folder), queue=queue.Queue())
-        started_s = time.perf_counter()
-        for number in range(count):
-            q.put(f"new {number}")
-        return time.perf_counter() - started_s
+        return put_anew(PersistentQueue("jobs", tempfile.mkdtemp(dir=folder), queue=queue.Queue()))
 
-    for work, limit, contenders in (
-        (
-            "requeue",
-            "look and put_many",
-            {"look and put_many": look_and_put_many, "requeue": requeue},
-        ),
-        (
-            "put",
-            "nothing requeued",
-            {"nothing requeued": put_without, "requeued before": put_after},
-        ),
-    ):
-        times = interleave(contenders, rounds)
-        for name, seconds in times.items():
-            report.add(f"{work} {count:,}", name, seconds, "s", seconds / times[limit])
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small amounts, a few seconds")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", metavar="FILE", help="write the figures there; - prints them")
-    parser.add_argument("--dir", help="a directory on the disk to measure (default: temporary)")
-    options = parser.parse_args()
-    count, lines, rounds = (
-        (2_000, [10_000], 1) if options.quick else (40_000, [10**5, 10**6], options.rounds)
+    rounds = amounts.rounds_of(3 if count >= 10**6 else 7)
+    report.compare(
+        f"requeue {count:,} messages",
+        "s",
+        "look and put_many",
+        {"look and put_many": look_and_put_many, "requeue_unprocessed_work": requeue},
+        rounds,
+        {"requeue_unprocessed_work": ("at most", 1.2)},
     )
-    report = Report()
-    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
-        times = interleave(
-            {
-                "bare put and os.write": lambda: bare_put(count, folder),
-                "put": lambda: persistent_put(count, folder),
-                "put_many of 1,000": lambda: persistent_put(count, folder, 1000),
-            },
-            rounds,
-        )
-        for name, seconds in times.items():
-            ratio = seconds / times["bare put and os.write"]
-            report.add("put, journal on, one consumer", name, seconds * 1e6, "us", ratio)
-        syncs = count // 40
-        times = interleave(
-            {
-                "write and fdatasync": lambda: bare_sync(syncs, folder),
-                "put, fsync=True": lambda: persistent_sync(syncs, folder),
-                "put_many of 100, fsync=True": lambda: persistent_sync(syncs * 10, folder, 100),
-            },
-            rounds,
-        )
-        for name, seconds in times.items():
-            ratio = seconds / times["write and fdatasync"]
-            report.add("put on stable storage", name, seconds * 1e6, "us", ratio)
-        for number in lines:
-            recovery(number, rounds, folder, report)
-        for number in lines if options.quick else [10**4, 10**5, 10**6]:
-            requeueing(number, min(rounds, 3), folder, report)
-    report.write(options.json)
-    return 0
+    report.compare(
+        f"a put after requeueing {count:,}",
+        "us",
+        "nothing requeued",
+        {"nothing requeued": put_without, "requeued before": put_after},
+        min(rounds, 3),
+    )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+SECTIONS = {"put": put, "fsync": durable, "recovery": recovery, "requeue": requeueing}

@@ -2,20 +2,102 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+PROGRAM = str(Path(__file__).parent)
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("program", ["journal.py", "cli.py"])
-def test_a_quick_run_gives_figures(program: str, tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    command = [sys.executable, str(Path(__file__).with_name(program)), "--quick"]
-    subprocess.run([*command, "--json", str(path)], check=True, capture_output=True)
-    rows = json.loads(path.read_text())
-    assert rows
-    assert all(row["value"] > 0 for row in rows)
+# What each part has to measure at least: the work, and who does it.
+MEASURED = {
+    "end-to-end": {
+        (f"end to end, {size} bytes, {workers} workers", contender)
+        for size in ("30", "1,000", "100,000")
+        for workers in (1, 4)
+        for contender in ("bare JoinableQueue", "journals", "and started lines", "no directory")
+    },
+    "put": {
+        ("put, journal on, a consumer running", "bare put and os.write"),
+        ("put, journal on, a consumer running", "put"),
+        ("put_many of 1,000, against put", "put_many of 1,000"),
+        ("put alone, nobody takes", "put"),
+    },
+    "fsync": {
+        ("put on stable storage", "write and fdatasync"),
+        ("put on stable storage", "put_many of 100, fsync=True"),
+    },
+    "recovery": {
+        (f"outstanding of {count} lines in {files}+{files} files{peak}", contender)
+        for count in ("1,000", "10,000")
+        for files in (1, 4)
+        for peak in ("", ", peak")
+        for contender in ("bare loop", "persistq")
+    },
+    "requeue": {("requeue 1,000 messages", "requeue_unprocessed_work")},
+    "folder-get": {("folder get and task_done, 100 waiting", "ReadableFolderQueue")},
+    "folder-grouped": {
+        ("folder get of groups of two, 100 files waiting", "ReadableGroupedFileFolderQueue")
+    },
+    "folder-four": {("four consumers of one folder, 100 waiting", "ReadableFolderQueue")},
+    "folder-put": {("folder put by move", "WritableFolderQueue")},
+    "folder-wait": {("folder get that waits: median, against 0.5 ms", "wake")},
+    "import": {("import, over an empty interpreter", "persistq")},
+    "command-line": {("command line: journals of 20,000 lines", "status")},
+    "carrier": {("the carrier alone, 30 bytes, 4 workers", "put_many")},
+    "peers": {("peers: end to end, 1 workers", "persistq, ack")},
+}
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("benchmarks")
+    path = folder / "figures.json"
+    command = [sys.executable, PROGRAM, "--tiny", "--dir", str(folder), "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(folder.iterdir()) == [path], "the program has left something behind"
+    return {**json.loads(path.read_text()), "printed": done.stdout}
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("part", MEASURED)
+def test_a_tiny_run_measures_what_the_part_promises(part: str, figures: Any) -> None:
+    rows = {(row["work"], row["contender"]): row for row in figures["rows"]}
+    if part == "carrier" and "the carrier alone\n  skipped" in figures["printed"]:
+        pytest.skip("there is no Carrier on this platform")
+    assert rows.keys() >= MEASURED[part]
+    assert all(rows[key]["value"] > 0 for key in MEASURED[part])
+
+
+def test_the_figures_say_where_they_come_from_and_what_is_wanted(figures: Any) -> None:
+    assert figures["python"] == platform.python_version()
+    assert len(figures["load"]) == 3
+    row = next(row for row in figures["rows"] if row["contender"] == "journals")
+    assert row["goal"] == ["at least", 1.3]
+    assert row["met"] is (row["ratio"] >= 1.3)
+    assert "(at least 1.3: " in figures["printed"]
+
+
+def test_a_ratio_is_taken_round_by_round_and_the_limit_has_1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(PROGRAM)
+    report = importlib.import_module("harness").Report()
+    limits, ours = iter([10.0, 20.0, 40.0]), iter([5.0, 60.0, 20.0])
+    contenders = {"limit": lambda: next(limits), "ours": lambda: next(ours)}
+    medians = report.compare("work", "s", "limit", contenders, 3, {"ours": ("at most", 0.4)})
+    assert medians == {"limit": 20.0, "ours": 20.0}
+    assert [(row["ratio"], row["met"]) for row in report.rows] == [(1.0, None), (0.5, False)]
+
+
+def test_the_parts_that_are_to_run_are_checked_by_their_names() -> None:
+    command = [sys.executable, PROGRAM, "--only", "nonsense"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert all(part in done.stderr for part in MEASURED)

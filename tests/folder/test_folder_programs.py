@@ -1,4 +1,4 @@
-"""The reliability and benchmark programs of the folder queues, a small run of each."""
+"""The reliability program of the folder queues, a small run of each of its parts."""
 
 from __future__ import annotations
 
@@ -57,17 +57,3 @@ def test_nothing_is_lost_when_an_operation_is_killed_at_a_system_call(tmp_path: 
 def test_nothing_is_lost_when_two_processes_want_one_name(tmp_path: Path) -> None:
     figures = run(STORM, "--only", "races", "--rounds", "100", "--folder", str(tmp_path))["races"]
     assert figures["lost"] == 0
-
-
-@pytest.mark.timeout(60)
-def test_the_benchmark_measures_everything(tmp_path: Path) -> None:
-    figures = run("benchmarks/folder.py", "--quick", "--json", "--folder", str(tmp_path))
-    assert {name.split()[0].strip(",") for name in figures} == {
-        "drain",
-        "four",
-        "put",
-        "wake",
-        "idle",
-    }
-    for figure in figures.values():
-        assert all(value >= 0 for value in figure.values())

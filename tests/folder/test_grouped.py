@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pickle
@@ -160,14 +161,12 @@ def test_a_claim_that_the_file_system_refuses_is_undone(
     from persistq import _fs
 
     write(folder, "x-a.tsv", "x-b.tsv")
-    real = _fs.claim
+    real = _fs._kernel_rename
 
-    def refuse_the_second(source: str, target: str) -> bool:
-        if source.endswith("b.tsv"):
-            raise PermissionError(source)
-        return real(source, target)
+    def refuse_the_second(source: str, target: str) -> int:
+        return errno.EACCES if source.endswith("b.tsv") else real(source, target)
 
-    monkeypatch.setattr(_fs, "claim", refuse_the_second)
+    monkeypatch.setattr(_fs, "_kernel_rename", refuse_the_second)
     queue = grouped(folder)
     with pytest.raises(PermissionError):
         queue.get(0)

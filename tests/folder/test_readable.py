@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fractions
 import gc
 import os
 import pickle
+import sys
 import threading
 import time
 import uuid
@@ -274,14 +276,14 @@ def test_a_done_that_comes_while_another_consumer_takes_the_last_file_is_seen_at
 ) -> None:
     from persistq import _fs
 
-    def come_too_late(source: str, target: str) -> bool:
-        os.unlink(source)
+    def come_too_late(source: str, target: str) -> int:
+        (folder / "a.tsv").unlink()
         (folder / "x.done").touch()
-        return False
+        return errno.ENOENT
 
     monkeypatch.setattr(watch, "_LOCAL_S", 3600.0)  # no look that would find it later
     monkeypatch.setattr(watch, "_REMOTE_S", 3600.0)
-    monkeypatch.setattr(_fs, "claim", come_too_late)
+    monkeypatch.setattr(_fs, "_kernel_rename", come_too_late)
     write(folder, "a.tsv")
     assert ReadableFolderQueue(folder).get(20_000) is DONE
 
@@ -618,3 +620,56 @@ def test_a_folder_that_is_removed_and_made_again_is_watched_again(folder: Path) 
     folder.mkdir()
     write(folder, "b.tsv")
     assert names_of(queue, 1) == ["b.tsv"]
+
+
+@pytest.mark.timeout(20)
+def test_a_folder_that_takes_the_name_of_one_whose_parent_moved_is_the_queue(
+    tmp_path: Path,
+) -> None:
+    queue = ReadableFolderQueue(tmp_path / "data" / "queue")
+    write(Path(queue.path), "a.tsv", "b.tsv")
+    assert queue.get(0) == queue.wip_filename("a.tsv")
+    os.rename(tmp_path / "data", tmp_path / "old")  # which the kernel does not report
+    Path(queue.path).mkdir(parents=True)
+    write(Path(queue.path), "c.tsv")
+    assert queue.get(15_000) == queue.wip_filename("c.tsv")
+    write(Path(queue.path), "d.tsv")
+    assert queue.get(0) == queue.wip_filename("d.tsv")  # so it is the new one that is watched
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has inotify")
+def test_of_what_others_have_taken_nothing_is_tried(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from persistq import _fs
+
+    tried = []
+    real = _fs._kernel_rename
+
+    def rename(source: str, target: str) -> int:
+        tried.append(os.path.basename(source))
+        return real(source, target)
+
+    waiting = sorted("n" * length + ".tsv" for length in range(2, 60))
+    odd = "n_\udcff.123456_0123456789_.wip.tsv"
+    write(folder, "a.tsv", "b.tsv", *waiting, "z.tsv")
+    (folder / odd).touch()
+    queue = ReadableFolderQueue(folder)
+    monkeypatch.setattr(watch, "_LOCAL_S", 3600.0)
+    monkeypatch.setattr(watch, "_REMOTE_S", 3600.0)
+    queue.get(0)
+    queue._watch._next_look_s = float("inf")
+    monkeypatch.setattr(_fs, "_kernel_rename", rename)
+
+    def others_take(*taken: str) -> None:
+        for number, name in enumerate(taken):
+            os.rename(folder / name, folder / f"{900_000 + number}_0000000000_{name[:-4]}.wip")
+
+    others_take(*waiting[:20])
+    assert queue.get(0) == queue.wip_filename("b.tsv")
+    others_take(*waiting[20:40])  # and what this process took itself comes before
+    write(folder, "c.tsv")
+    assert queue.get(0) == queue.wip_filename("c.tsv")
+    others_take(*waiting[40:], odd)
+    assert queue.get(0) == queue.wip_filename("z.tsv")
+    assert tried == ["b.tsv", "c.tsv", "z.tsv"]

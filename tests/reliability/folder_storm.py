@@ -422,20 +422,21 @@ def race_reset_and_put(root: str, number: int, who: int) -> None:
 
 
 def race_claim_and_put(root: str, number: int, who: int) -> None:
-    """Claim a name, and claim it again while it is held, as another process puts it anew."""
+    """Claim a name, and want it again while it is held, as another process puts it anew."""
     if who == 0:
-        for _ in range(3):
-            with contextlib.suppress(Empty):
-                readers[0].get(0)
-    else:
+        held = readers[0].get(30_000)
         for _ in range(2):
-            Path(root, "1", f"r{number}.tsv").write_text(f"{number} {_}")
-            for _attempt in range(1000):
-                try:
-                    queues[1].put(os.path.join(root, "1", f"r{number}.tsv"))
-                    break
-                except FileExistsError:
-                    pass
+            with contextlib.suppress(Empty):
+                readers[0].get(0)  # would be claimed over the one that is held
+        readers[0].task_done(held)
+        readers[0].task_done(readers[0].get(30_000))
+    else:
+        for again in range(2):
+            path = Path(root, "1", f"r{number}.tsv")
+            path.write_text(f"{number} {again}")
+            while path.exists():  # until the one before is claimed
+                with contextlib.suppress(FileExistsError):
+                    queues[1].put(path)
 
 
 def prepare_nothing(root: str, number: int, who: int) -> None:

@@ -15,7 +15,8 @@ from persistq import _fs
 from persistq._folder import names, recovery
 from persistq._folder.base import _FolderQueue, process_prefix, same_name, sorting_value
 from persistq._folder.control import Producers
-from persistq._folder.watch import Ordered, Watch
+from persistq._folder.ordered import Ordered
+from persistq._folder.watch import Watch
 from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import UpstreamFailureError
 

@@ -1,4 +1,4 @@
-"""What waits in the folder, in order, without listing it all again for each message.
+"""What waits in the folder, without listing it all again for each message.
 
 The folder is listed once; from then on the kernel's reports (inotify, on Linux) say what came.
 A full look from time to time is the safety net, and the only way where there are no reports.
@@ -9,21 +9,21 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import select
 import stat
 import struct
 import sys
 import threading
 import time
-from heapq import heappop, heappush
+from functools import cache
 
 from persistq import _fs, _processes
 from persistq._folder import names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Protocol
 
     class Index(Protocol):
         """What a queue makes of the names that wait."""
@@ -60,76 +60,11 @@ _LISTING_S, _LISTING_IDLE_S = 0.001, 0.05
 _SETTLED_NS = 2_000_000_000
 
 
-class Ordered:
-    """Names in the order of their sorting keys: the lowest costs O(1), an arrival O(log n).
-
-    Args:
-        key (Callable[[str], tuple[Any, ...]] | None): What a name sorts by; None for the name.
-    """
-
-    def __init__(self, key: Callable[[str], tuple[Any, ...]] | None) -> None:
-        self._key = key
-        self._names: set[str] = set()
-        # Both hold entries of names that are gone; they are skipped when their turn comes.
-        self._backlog: list[Any] = []  # descending, so that the lowest is popped
-        self._arrived: list[Any] = []  # a heap
-
-    def _entry(self, name: str) -> Any:
-        return name if self._key is None else (*self._key(name), name)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def add(self, name: str) -> None:
-        """Take up a file that appeared."""
-        if name not in self._names:
-            heappush(self._arrived, self._entry(name))
-            self._names.add(name)
-
-    def discard(self, name: str) -> None:
-        """Forget a file that is gone."""
-        self._names.discard(name)
-
-    def reconcile(self, found: set[str]) -> None:
-        """Make these names, and no others, the files that wait."""
-        new = found - self._names
-        if len(new) > 1000:
-            # Sorting is cheaper than so many pushes; the others are kept, with their keys.
-            keep = [*self._backlog, *self._arrived]
-            if self._key is not None:
-                entries = {entry[-1]: entry for entry in keep}
-                self._backlog = [entries.get(name) or self._entry(name) for name in found]
-            else:
-                self._backlog = list(found)
-            self._backlog.sort(reverse=True)
-            self._arrived = []
-            self._names = found
-        else:
-            self._names &= found
-            for name in new:
-                self.add(name)
-
-    def first(self) -> str | None:
-        """Give the lowest name; it stays until it is discarded."""
-        backlog, arrived, present = self._backlog, self._arrived, self._names
-        while True:
-            if backlog and not (arrived and arrived[0] < backlog[-1]):
-                entry = backlog[-1]
-                name: str = entry if self._key is None else entry[-1]
-                if name in present:
-                    return name
-                backlog.pop()
-            elif arrived:
-                name = arrived[0] if self._key is None else arrived[0][-1]
-                if name in present:
-                    return name
-                heappop(arrived)
-            else:
-                return None
-
-    def all(self) -> list[str]:
-        """Give all names that wait, in order."""
-        return sorted(self._names, key=self._entry)
+@cache
+def _claims() -> re.Pattern[bytes]:
+    """Match a report of a claim: its header of 16 bytes, the name, and the padding."""
+    head = re.escape(struct.pack("iI", 1, _MOVED_TO))  # of the one watch that there is
+    return re.compile(head + rb"(?s:.{8})(\d{6,}_\d{10}_)([^\0]+)\.wip\0+")
 
 
 class _Reports:
@@ -242,6 +177,7 @@ class Watch:
         self.changes = 0
         self.unsure: set[str] = set()
         self.inherited: set[str] = set()
+        self._watched: os.stat_result | None = None
         self._extension = extension
         self._prefix = prefix
         self._own = os.fsencode(prefix)
@@ -290,6 +226,8 @@ class Watch:
         index, extension = self._index, self._extension
         position, end = 0, len(data)
         while True:
+            if self._take_claims(data):
+                position = end
             while position < end:
                 _, mask, _, length = _HEADER.unpack_from(data, position)
                 start = position + _HEADER.size
@@ -326,6 +264,17 @@ class Watch:
                 return
             position, end = 0, len(data)
 
+    def _take_claims(self, data: bytes) -> bool:
+        """Apply reports that are all of claims, as where several consumers are at work."""
+        parts = _claims().split(data)
+        if self._strangers or any(parts[::3]):
+            return False  # between the matches there is something else
+        own, extension, discard = self._own, self._extension, self._index.discard
+        for prefix, stem in zip(parts[1::3], parts[2::3]):
+            if prefix != own:
+                discard(os.fsdecode(stem) + extension)
+        return True
+
     def is_file(self, name: str) -> bool:
         """Tell whether a name that only a report has shown is a regular file, or a link to one."""
         self.unsure.discard(name)
@@ -354,19 +303,23 @@ class Watch:
         Raises:
             FileNotFoundError: The folder is gone.
         """
+        began_s = time.monotonic()
+        status = os.stat(self.folder)
+        if self._watched is not None and not os.path.samestat(status, self._watched):
+            # Of a folder above that moved nothing is reported; another one has this name now.
+            self._close_reports()
         # Reports first: a file that comes during the listing is in the list or in a report.
         if self._reports is None and not self._refused:
             try:
                 self._reports = _Reports(self.folder)
                 self._local = _fs.reports_every_change(self.folder)
+                self._watched = status
             except OSError as error:
                 if error.errno == errno.ENOENT:
                     raise
                 self._refused = True
                 _log.info("no reports of changes in %s (%s): it is listed", self.folder, error)
         self._drain()
-        began_s = time.monotonic()
-        status = os.stat(self.folder)
         settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
         found: set[str] = set()
         controls: set[str] = set()

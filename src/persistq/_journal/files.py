@@ -19,6 +19,7 @@ import weakref
 from persistq import _fs
 from persistq._journal import locks
 from persistq._journal.codec import WITHDRAWN
+from persistq._journal.lines import place_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class JournalFile:
     def __init__(self, directory: str, prefix: str, kind: str, fsync: bool) -> None:
         self._stem = os.path.join(directory, f"{prefix}_{kind}_PID")
         self._fsync = fsync
+        # Ids and numbers have a few digits, and .tsv comes behind them.
+        self._longest_place = len(place_of(os.fsencode(self._stem), 0, 0)) + 32
         self._forget()
         _journals.add(self)
         _fs.watch_forks(self)
@@ -245,6 +248,32 @@ class JournalFile:
                     logger.error("%s: cannot cut back a failed write: %s", self._path, error)
                 raise
 
+    def append_in_place(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Append lines, and return where each of them is.
+
+        Args:
+            lines (Sequence[bytes]): Lines without line ends.
+
+        Returns:
+            list[bytes]: The place of each, for `lines.LineReader`. It stays there as long as it is
+            not withdrawn; see `withdraw`.
+
+        Raises:
+            OSError: As for `append`.
+        """
+        with self._lock:
+            self.append(b"\n".join(lines) + b"\n")
+            where = self._size - sum(map(len, lines)) - len(lines)
+            path, places = os.fsencode(self._path), []
+            for line in lines:
+                places.append(place_of(path, where, len(line)))
+                where += len(line) + 1
+            return places
+
+    def longest_place(self) -> int:
+        """Return how long a place in this file may be, whichever name the file will get."""
+        return self._longest_place
+
     def _ready(self) -> io.FileIO:
         file = self.open()
         if self._is_damaged:
@@ -257,7 +286,7 @@ class JournalFile:
             _fs.sync_file(file.fileno())
         self._is_damaged = False
 
-    def withdraw(self, lines: Sequence[bytes]) -> None:
+    def withdraw(self, lines: Sequence[bytes], may_cut: bool = True) -> None:
         """Take back lines that `append` has written: what they record did not happen.
 
         Where they still are the file's last lines they are cut off, which a full disk cannot
@@ -268,13 +297,16 @@ class JournalFile:
         Args:
             lines (Sequence[bytes]): Lines without line ends, in the order in which they were
                 appended.
+            may_cut (bool): False where somebody may read them at their place all the same, since
+                an interrupt leaves open whether their message has been sent. Were they cut off,
+                other lines would come to stand there.
         """
         data = b"\n".join(lines) + b"\n"
         with self._lock:
             file = self.open()
             start = self._size - len(data)
             try:
-                if start >= 0 and self._tail(file, start) == b"\n" + data:
+                if may_cut and start >= 0 and self._tail(file, start) == b"\n" + data:
                     self._size = start
                     self._is_damaged = True
                     self._cut_back(file)

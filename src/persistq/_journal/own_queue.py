@@ -1,4 +1,7 @@
-"""Messages on the default carrier: as journal lines where these say all, pickled else."""
+"""Messages on the default carrier: as journal lines where these say all, pickled else.
+
+A long line that is in a journal already is not sent: its place is (`lines`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from queue import Full
 
 from persistq._journal.carrier import pickle_message
 from persistq._journal.codec import Codec
+from persistq._journal.lines import LineReader
 from persistq._journal.orphans import OrphanWatch, is_worker
+from persistq._journal.record import INLINE_BYTES
 from persistq._sentinels import Sentinel
 
 TYPE_CHECKING = False
@@ -29,9 +34,10 @@ _STR = frozenset({str})
 _WIRE = Codec()
 _decode = _WIRE.decode
 
-# In front of a journal line. Else it is a pickle, which begins with another byte: also of what
-# a user puts on `joinable_queue` himself.
-_LINE = b"L"
+# In front of a journal line, or of the place of one. Else it is a pickle, which begins with another
+# byte: also of what a user puts on `joinable_queue` himself.
+_LINE, _PLACE = b"L", b"P"
+_LINE_BYTE, _PLACE_BYTE = _LINE[0], _PLACE[0]
 
 
 class OwnQueue:
@@ -45,12 +51,14 @@ class OwnQueue:
 
     is_first_in_first_out = True
     crosses_processes = True
+    largest_line = INLINE_BYTES - len(_LINE)
 
     def __init__(self, carrier: Carrier, is_plain: bool) -> None:
         self.carrier = carrier
         self.number_of_workers = 1
         self._is_plain = is_plain
         self._watch: OrphanWatch | None = None
+        self._lines = LineReader()
         # A call less for each message.
         self.put = carrier.put_bytes
         self.task_done = carrier.task_done
@@ -77,21 +85,49 @@ class OwnQueue:
         Raises:
             TypeError: The message cannot be pickled.
         """
-        kind = type(message)
-        # A line brings back a str, but not a subclass of one, nor what a formatter has changed.
-        if (
-            kind is str or (kind is tuple and _STR.issuperset(map(type, message)))
-        ) and self._is_plain:
+        if (type(message) is str and self._is_plain) or self._is_said_by_line(message):
             return _LINE + (_WIRE.encode(message) if line is None else line)
         try:
             return pickle_message(message)
         except Exception as error:
+            kind = type(message)
             name = f"{kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
             raise TypeError(
                 f"the message is a {name} that cannot be pickled ({error}); expected one that can "
                 "be sent to another process. Put what it is made from (a path, a key) and make "
                 "it in the worker, or use queue.Queue() and threads."
             ) from error
+
+    def _is_said_by_line(self, message: Any) -> bool:
+        # A line brings back a str, but not a subclass of one, nor what a formatter has changed.
+        kind = type(message)
+        return self._is_plain and (
+            kind is str or (kind is tuple and _STR.issuperset(map(type, message)))
+        )
+
+    def can_refer(self, message: Any, line: bytes, longest_place: int) -> bool:
+        """Tell whether the place of its journal line had better travel for a message.
+
+        Args:
+            message (Any): A message.
+            line (bytes): Its journal line.
+            longest_place (int): How long its place may be.
+
+        Returns:
+            bool: False where the line is short enough to travel, or the place too long.
+        """
+        return len(line) > self.largest_line >= longest_place and self._is_said_by_line(message)
+
+    def pack_place(self, place: bytes) -> bytes:
+        """Return what travels for a message whose line is at a place of a journal.
+
+        Args:
+            place (bytes): From `lines.place_of`.
+
+        Returns:
+            bytes: What `put` takes.
+        """
+        return _PLACE + place
 
     def put_sentinel(
         self, sentinel: Sentinel, block: bool = True, timeout: float | None = None
@@ -134,8 +170,12 @@ class OwnQueue:
         data = self.carrier.get_bytes(block, timeout)
         if data is None:
             return None
-        if data[0] == _LINE[0]:
+        kind = data[0]
+        if kind == _LINE_BYTE:
             line = data[1:]
+            return _decode(line), line
+        if kind == _PLACE_BYTE:
+            line = self._lines.read(data[1:])
             return _decode(line), line
         return pickle.loads(data), None
 

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import threading
+from queue import Full
 
 from persistq import _fs
 from persistq._journal.codec import Codec, return_same
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
+    from persistq._journal.own_queue import OwnQueue
     from persistq._journal.transport import Transport
 
     Function = Callable[[Any], Any]
@@ -117,6 +119,8 @@ class PersistentQueue:
         self._directory = current
         self._is_closed = False
         self._codec = Codec(self.formatter_list, self.converter_list)
+        # Where there is one, a message may travel as the place of its line in the journal.
+        self._own_queue: OwnQueue | None = None
         self._transport = self._make_transport(queue)
         self.number_of_workers = number_of_workers
         if current is not None:
@@ -143,7 +147,10 @@ class PersistentQueue:
             if isinstance(queue, Carrier):
                 from persistq._journal.own_queue import OwnQueue
 
-                return OwnQueue(queue, self._codec.is_plain())
+                own_queue = OwnQueue(queue, self._codec.is_plain())
+                if self._directory is not None:
+                    self._own_queue = own_queue
+                return own_queue
         return UserQueue(queue)
 
     return_same = staticmethod(return_same)
@@ -237,18 +244,47 @@ class PersistentQueue:
         if self._requeued_lines and line in self._requeued_lines:
             logger.info("not put again, since it has been requeued: %r", obj)
             return
-        payload = self._transport.pack(obj, line)
-        self._check_open()
-        if self._requested is None or line is None:
+        requested = self._requested
+        if requested is None or line is None:
+            payload = self._transport.pack(obj, line)
+            self._check_open()
             self._transport.put(payload, block, timeout)
             return
+        own_queue = self._own_queue
+        if (
+            own_queue is not None
+            and len(line) > own_queue.largest_line
+            and own_queue.can_refer(obj, line, requested.longest_place())
+        ):
+            self._put_place(own_queue, requested, line, block, timeout)
+            return
+        payload = self._transport.pack(obj, line)
+        if self._is_closed or own_queue is None:
+            self._check_open()  # a call less for each message of the default carrier
         # Killed behind this, before the message is queued: it is outstanding, though put() has
         # not returned, and the next run does it.
-        self._requested.append(line + b"\n")
+        requested.append(line + b"\n")
         try:
             self._transport.put(payload, block, timeout)
         except BaseException:
-            self._requested.withdraw([line])
+            requested.withdraw([line])
+            raise
+
+    def _put_place(
+        self,
+        own_queue: OwnQueue,
+        requested: JournalFile,
+        line: bytes,
+        block: bool,
+        timeout: float | None,
+    ) -> None:
+        """Do the same for a message that is too large to travel itself."""
+        self._check_open()
+        place = requested.append_in_place([line])[0]
+        try:
+            own_queue.put(own_queue.pack_place(place), block, timeout)
+        except BaseException as error:
+            requested.withdraw([line], may_cut=isinstance(error, Full))
             raise
 
     def put_nowait(self, obj: Any) -> None:
@@ -287,19 +323,44 @@ class PersistentQueue:
             new = [pair for pair in zip(messages, lines) if pair[1] not in self._requeued_lines]
             logger.info("%d messages not put again: requeued", len(messages) - len(new))
             messages, lines = [pair[0] for pair in new], [pair[1] for pair in new]
-        payloads = list(map(self._transport.pack, messages, lines))
-        self._check_open()
-        if not payloads:
-            return
-        recorded: list[bytes] = []
-        if self._requested is not None:
+        requested = self._requested
+        if requested is None:
+            payloads = list(map(self._transport.pack, messages, lines))
+            self._check_open()
+            _, error = self._transport.put_many(payloads, block, timeout)
+        else:
             recorded = [line for line in lines if line is not None]
-            self._requested.append(b"\n".join(recorded) + b"\n")
-        count, error = self._transport.put_many(payloads, block, timeout)
+            payloads = self._pack_all(messages, recorded, requested)
+            self._check_open()
+            if not payloads:
+                return
+            has_places = None in payloads
+            if self._own_queue is not None and has_places:
+                places = requested.append_in_place(recorded)
+                payloads = [
+                    self._own_queue.pack_place(place) if payload is None else payload
+                    for payload, place in zip(payloads, places)
+                ]
+            else:
+                requested.append(b"\n".join(recorded) + b"\n")
+            count, error = self._transport.put_many(payloads, block, timeout)
+            if error is not None:
+                requested.withdraw(recorded[count:], not has_places or isinstance(error, Full))
         if error is not None:
-            if self._requested is not None:
-                self._requested.withdraw(recorded[count:])
             raise error
+
+    def _pack_all(
+        self, messages: Sequence[Any], lines: Sequence[bytes], requested: JournalFile
+    ) -> list[Any]:
+        """Return what travels for each message; None where that is to be the place of its line."""
+        own_queue, pack = self._own_queue, self._transport.pack
+        if own_queue is None or max(map(len, lines), default=0) <= own_queue.largest_line:
+            return list(map(pack, messages, lines))
+        longest = requested.longest_place()
+        return [
+            None if own_queue.can_refer(message, line, longest) else pack(message, line)
+            for message, line in zip(messages, lines)
+        ]
 
     def _line(self, message: Any) -> bytes | None:
         """Return the line to record, or to compare; None where neither is needed."""

@@ -17,7 +17,6 @@ import contextlib
 import os
 import re
 import time
-import uuid
 
 from persistq import _fs
 from persistq._journal import locks
@@ -162,7 +161,7 @@ class PreviousWork:
                 # A restart with the same directories: the files that are here are the previous
                 # run, and whatever the run before that left has become part of them.
                 self._requested, self._completed = names.requested, names.completed
-                self._token = uuid.uuid4().hex
+                self._token = os.urandom(16).hex()
                 self._remove_markers(current)
                 remove_started_files(current, prefix)
             else:

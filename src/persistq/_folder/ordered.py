@@ -1,0 +1,82 @@
+"""In which order names come: the lowest first, whatever came and went since."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Ordered:
+    """Names in the order of their sorting keys: the lowest costs O(1), an arrival O(log n).
+
+    Args:
+        key (Callable[[str], tuple[Any, ...]] | None): What a name sorts by; None for the name.
+    """
+
+    def __init__(self, key: Callable[[str], tuple[Any, ...]] | None) -> None:
+        self._key = key
+        self._names: set[str] = set()
+        # Both hold entries of names that are gone; they are skipped when their turn comes.
+        self._backlog: list[Any] = []  # descending, so that the lowest is popped
+        self._arrived: list[Any] = []  # a heap
+
+    def _entry(self, name: str) -> Any:
+        return name if self._key is None else (*self._key(name), name)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, name: str) -> None:
+        """Take up a file that appeared."""
+        if name not in self._names:
+            heappush(self._arrived, self._entry(name))
+            self._names.add(name)
+
+    def discard(self, name: str) -> None:
+        """Forget a file that is gone."""
+        self._names.discard(name)
+
+    def reconcile(self, found: set[str]) -> None:
+        """Make these names, and no others, the files that wait."""
+        new = found - self._names
+        if len(new) > 1000:
+            # Sorting is cheaper than so many pushes; the others are kept, with their keys.
+            keep = [*self._backlog, *self._arrived]
+            if self._key is not None:
+                entries = {entry[-1]: entry for entry in keep}
+                self._backlog = [entries.get(name) or self._entry(name) for name in found]
+            else:
+                self._backlog = list(found)
+            self._backlog.sort(reverse=True)
+            self._arrived = []
+            self._names = found
+        else:
+            self._names &= found
+            for name in new:
+                self.add(name)
+
+    def first(self) -> str | None:
+        """Give the lowest name; it stays until it is discarded."""
+        backlog, arrived, present = self._backlog, self._arrived, self._names
+        while True:
+            if backlog and not (arrived and arrived[0] < backlog[-1]):
+                entry = backlog[-1]
+                name: str = entry if self._key is None else entry[-1]
+                if name in present:
+                    return name
+                backlog.pop()
+            elif arrived:
+                name = arrived[0] if self._key is None else arrived[0][-1]
+                if name in present:
+                    return name
+                heappop(arrived)
+            else:
+                return None
+
+    def all(self) -> list[str]:
+        """Give all names that wait, in order."""
+        return sorted(self._names, key=self._entry)
