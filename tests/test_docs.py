@@ -180,3 +180,10 @@ def test_the_reference_shows_each_method_with_its_parameters_and_defaults(name: 
     function = getattr(persistq.PersistentQueue, name)
     text = REFERENCE.read_text("utf-8")
     assert f"`{name}({parameters(function)})`" in text
+
+
+def test_the_architecture_names_every_room() -> None:
+    source = Path(persistq.__file__).parent
+    text = (ROOT / "docs/explanation/architecture.md").read_text("utf-8")
+    rooms = [path for path in source.rglob("*.py") if path.stem != "__init__"]
+    assert [path.name for path in rooms if not re.search(rf"\b{path.stem}\b", text)] == []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 from typing import TYPE_CHECKING
 
 import pytest
 
 import workers
 from journal.conftest import Journals
-from persistq import PersistentQueue
+from persistq import PersistentQueue, _fs
 from persistq._journal import spill
 from persistq._journal.carrier import Carrier
 
@@ -59,28 +60,31 @@ def test_work_that_cannot_be_carried_is_carried_by_the_next_run(
     assert q.get_list_of_outstanding_work() == work
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_of_a_batch_that_is_interrupted_half_way_the_rest_alone_is_withdrawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     """By Ctrl-C, where it waits for room; or by the system, that takes no more."""
-    for number, error in enumerate([KeyboardInterrupt(), OSError(errno.ENOSPC, "no space")]):
-        q = PersistentQueue("jobs", tmp_path / str(number))
-        batches: list[list[bytes]] = []
+    q = PersistentQueue("jobs", tmp_path)
+    batches: list[list[bytes]] = []
 
-        def send(batch: list[bytes], q: PersistentQueue = q, error: BaseException = error) -> None:
-            batches.append(batch)  # noqa: B023
-            if len(batches) == 3:  # noqa: B023
-                raise error
-            Carrier._send_batch(q.joinable_queue, batch)
+    def send(batch: list[bytes]) -> None:
+        batches.append(batch)
+        if len(batches) == 3:
+            raise error
+        Carrier._send_batch(q.joinable_queue, batch)
 
-        monkeypatch.setattr(q.joinable_queue, "_send_batch", send)
-        messages = [f"message {n}" for n in range(100)]
-        with pytest.raises(type(error)):
+    messages = [f"message {n}" for n in range(100)]
+    with monkeypatch.context() as patch:
+        patch.setattr(q.joinable_queue, "_send_batch", send)
+        with pytest.raises(error):
             q.put_many(messages)
-        sent = messages[: len(batches[0]) * 2]
-        assert Journals(tmp_path / str(number)).outstanding() == sent
-        assert [q.get(False) for _ in sent] == sent
-        assert q.empty()
+    # Undone, some versions of pytest leave a method there, which keeps the queue from being freed.
+    vars(q.joinable_queue).pop("_send_batch", None)
+    sent = messages[: len(batches[0]) * 2]
+    assert Journals(tmp_path).outstanding() == sent
+    assert [q.get(False) for _ in sent] == sent
+    assert q.empty()
 
 
 def test_a_large_message_that_was_read_is_handed_out_though_its_place_cannot_be_freed(
@@ -98,3 +102,19 @@ def test_a_large_message_that_was_read_is_handed_out_though_its_place_cannot_be_
         patch.setattr(os, "pwrite", refuse)
         patch.setattr(os, "unlink", refuse)
         assert [q.get() for _ in messages] == messages
+
+
+def test_work_whose_claim_cannot_be_synced_is_requeued_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PersistentQueue("jobs", tmp_path / "1", use_queue=False).put_many(["a", "b"])
+    q = PersistentQueue("jobs", tmp_path / "2", tmp_path / "1", queue=queue.Queue())
+
+    def fail(folder: str) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_fs, "sync_folder", fail)
+        assert workers.error_number(q.requeue_unprocessed_work) == errno.EIO
+    assert q.qsize() == 0
+    assert q.requeue_unprocessed_work() == 2

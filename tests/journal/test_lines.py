@@ -119,7 +119,7 @@ def test_an_interrupt_after_sending_does_not_put_other_lines_in_the_place(
     make_queue: MakeQueue, journals: Journals, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     q = make_queue()
-    name = "put_bytes_many" if many else "put_bytes"
+    name = "send_many" if many else "put_bytes"
     send: Any = getattr(q.joinable_queue, name)
 
     def send_and_interrupt(*args: Any) -> None:

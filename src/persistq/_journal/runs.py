@@ -300,7 +300,11 @@ class PreviousWork:
             number += 1
             target = f"{stem}-{number}_requeued.tsv"
         os.rename(carried, target)
-        _fs.sync_folder(os.path.dirname(carried))
+        try:
+            _fs.sync_folder(os.path.dirname(carried))
+        except OSError:
+            os.rename(target, carried)  # else the next call would find it claimed by somebody
+            raise
 
 
 def outstanding_in(directory: str, prefix: str) -> Outstanding:
