@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +102,14 @@ def test_sentinels_stay_identical_through_pickling(sentinel: persistq._sentinels
 
 def test_journal_errors_are_value_errors() -> None:
     assert issubclass(persistq.JournalError, ValueError)
+
+
+@pytest.mark.parametrize("first", ["", "import logging; "])
+def test_nothing_is_printed_where_the_user_has_set_up_no_logging(first: str) -> None:
+    code = first + (
+        "from persistq import queuing; import logging; "
+        "logging.getLogger('persistq').warning('a warning'); queuing.DONE"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    assert (ended.stdout, ended.stderr) == ("", "")
