@@ -591,9 +591,15 @@ def test_ctrl_c_ends_a_wait_as_a_shell_expects_and_without_a_traceback(
     tmp_path: Path, command: list[str]
 ) -> None:
     WritableFolderQueue(tmp_path / "in")
-    with subprocess.Popen(
-        [*COMMAND, *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as waiting:
+    # Tests that a shell runs in the background hand it on that Ctrl-C is to be ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        waiting = subprocess.Popen(
+            [*COMMAND, *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with waiting:
         assert waiting.stderr is not None
         try:
             wait_until_it_waits(waiting.pid)
