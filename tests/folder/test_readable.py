@@ -83,6 +83,19 @@ def test_files_come_in_order_of_their_names(folder: Path, way: str) -> None:
     assert names_of(ReadableFolderQueue(folder), 2500) == sorted(names)
 
 
+@pytest.mark.parametrize("claimed_length", [1, 75, 76, 91, 92, 107, 150, 200])
+@pytest.mark.parametrize("new_length", [1, 100, 200, 230])
+def test_a_file_that_comes_takes_its_place_however_long_the_names(
+    folder: Path, claimed_length: int, new_length: int
+) -> None:
+    """The reports of a claim and of a new file fit into one read, or just do not."""
+    write(folder, "m" * claimed_length + ".tsv", "z.tsv")
+    queue = ReadableFolderQueue(folder)
+    queue.task_done(queue.get(0))
+    (folder / ("a" * new_length + ".tsv")).touch()
+    assert names_of(queue, 1) == ["a" * new_length + ".tsv"]
+
+
 def test_a_file_that_comes_later_takes_its_place_in_the_order(folder: Path) -> None:
     write(folder, "b.tsv", "d.tsv")
     queue = ReadableFolderQueue(folder)

@@ -95,6 +95,8 @@ class ReadableFolderQueue(_FolderQueue):
         ).fullmatch
         self._producers = Producers(self.path)
         self._held = False
+        # The path that was claimed last, and is mostly done next; first, what no caller has.
+        self._latest: object = object()
         self._turn = threading.Lock()
         self._make_watch()
 
@@ -232,6 +234,7 @@ class ReadableFolderQueue(_FolderQueue):
             raise
         if self._watch.inherited:
             self._watch.inherited.discard(wip)
+        self._latest = path
         return path
 
     def _report_end(self) -> None:
@@ -251,7 +254,7 @@ class ReadableFolderQueue(_FolderQueue):
             FileNotFoundError: There is a `task_done_directory`, and the claimed file is gone.
             OSError: The file system refuses; the file stays claimed then.
         """
-        if type(obj) is str and self._is_wip(obj):
+        if type(obj) is str and (obj is self._latest or self._is_wip(obj)):
             if self.task_done_directory is None:
                 try:
                     os.unlink(obj)
