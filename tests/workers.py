@@ -8,6 +8,7 @@ import queue
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persistq import (
@@ -19,7 +20,6 @@ from persistq import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from persistq._journal.files import JournalFile
 
@@ -210,15 +210,19 @@ def be_a_parent(talk: Any, folder: str, method: str, is_users: bool) -> None:
     carrier = context.JoinableQueue() if is_users else context
     q = PersistentQueue("jobs", os.path.join(folder, "run"), queue=carrier, number_of_workers=2)
     q.put_many(["a", "b"])
-    for number in range(2):
-        path = os.path.join(folder, f"told-{number}")
+    paths = [os.path.join(folder, f"told-{number}") for number in range(2)]
+    for path in paths:
         context.Process(target=work_and_tell, args=(q, path)).start()
     assert q.join(20)
+    # One of the two may have done it all, while the other still begins: with a semaphore that
+    # goes with this process.
+    wait_for_files([Path(path + ".begun") for path in paths])
     talk.send("workers wait")
     talk.recv()
 
 
 def work_and_tell(q: PersistentQueue, path: str) -> None:
+    Path(path + ".begun").touch()
     try:
         work(None, q)
     except UpstreamFailureError as error:
