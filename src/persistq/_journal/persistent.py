@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
-import threading
-from queue import Full
 
 from persistq import _fs
 from persistq._journal.codec import Codec, return_same
 from persistq._journal.consumer import Consumer
-from persistq._journal.files import REQUESTED, JournalFile
 from persistq._journal.joining import Joiner
 from persistq._journal.orphans import is_worker
+from persistq._journal.producer import Producer
 from persistq._journal.recovery import has_living_workers
-from persistq._journal.runs import (
-    UNLABELED_PREFIX,
-    PreviousWork,
-    check_prefix,
-)
-from persistq._sentinels import DONE, FAILED, Sentinel
+from persistq._journal.runs import UNLABELED_PREFIX, PreviousWork, check_prefix
+from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import UpstreamFailureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from persistq._journal.own_queue import OwnQueue
     from persistq._journal.transport import Transport
 
     Function = Callable[[Any], Any]
-
-logger = logging.getLogger("persistq")
 
 
 class PersistentQueue:
@@ -115,7 +106,6 @@ class PersistentQueue:
         self._fsync = fsync
         self._record_started = record_started
         self._directory = current
-        self._is_closed = False
         self._codec = Codec(self.formatter_list, self.converter_list)
         # Where there is one, a message may travel as the place of its line in the journal.
         self._own_queue: OwnQueue | None = None
@@ -160,9 +150,15 @@ class PersistentQueue:
     def _start(self) -> None:
         """Set up what each copy, in whichever process, has of its own."""
         directory, prefix = self._directory, self._prefix
-        self._requested: JournalFile | None = None
-        if directory is not None:
-            self._requested = JournalFile(directory, prefix, REQUESTED, self._fsync)
+        self._producer = Producer(
+            self._transport,
+            self._codec,
+            self._own_queue,
+            directory,
+            prefix,
+            self._fsync,
+            self._previous,
+        )
         self._consumer = Consumer(
             self._transport,
             self._codec,
@@ -177,18 +173,6 @@ class PersistentQueue:
         if directory is not None and self._record_started and self.use_queue:
             files = self._previous.files_of_this_run
             self._joiner = Joiner(self._transport, self._codec, directory, prefix, files)
-        self._begin()
-        _fs.watch_forks(self)
-
-    def _begin(self) -> None:
-        self._requeued_lines: set[bytes] = set()
-        self._to_requeue: list[Any] | None = None
-        self._sentinels_to_put: list[Sentinel] = []
-        self._lock = threading.RLock()
-
-    def _after_fork(self) -> None:
-        """In a forked child: be a copy of its own, as one that was pickled is."""
-        self._begin()
 
     @property
     def _prefix(self) -> str:
@@ -214,7 +198,8 @@ class PersistentQueue:
     @property
     def put_file(self) -> io.FileIO | None:
         """io.FileIO | None: The open file that records work put; None without a directory."""
-        return self._requested.open() if self._requested is not None else None
+        requested = self._producer.requested
+        return requested.open() if requested is not None else None
 
     @property
     def done_file(self) -> io.FileIO | None:
@@ -239,55 +224,7 @@ class PersistentQueue:
             ValueError: The queue is closed.
             OSError: The record cannot be written. Nothing is queued.
         """
-        if type(obj) is Sentinel:
-            self._transport.put_sentinel(obj, block, timeout)
-            return
-        line = self._line(obj) if self._requested is None else self._codec.encode(obj)
-        if self._requeued_lines and line in self._requeued_lines:
-            logger.info("not put again, since it has been requeued: %r", obj)
-            return
-        requested = self._requested
-        if requested is None or line is None:
-            payload = self._transport.pack(obj, line)
-            self._check_open()
-            self._transport.put(payload, block, timeout)
-            return
-        own_queue = self._own_queue
-        if (
-            own_queue is not None
-            and len(line) > own_queue.largest_line
-            and own_queue.can_refer(obj, line, requested.longest_place())
-        ):
-            self._put_place(own_queue, requested, line, block, timeout)
-            return
-        payload = self._transport.pack(obj, line)
-        if self._is_closed or own_queue is None:
-            self._check_open()  # a call less for each message of the default carrier
-        # Killed behind this, before the message is queued: it is outstanding, though put() has
-        # not returned, and the next run does it.
-        requested.append(line + b"\n")
-        try:
-            self._transport.put(payload, block, timeout)
-        except BaseException:
-            requested.withdraw([line])
-            raise
-
-    def _put_place(
-        self,
-        own_queue: OwnQueue,
-        requested: JournalFile,
-        line: bytes,
-        block: bool,
-        timeout: float | None,
-    ) -> None:
-        """Do the same for a message that is too large to travel itself."""
-        self._check_open()
-        place = requested.append_in_place([line])[0]
-        try:
-            own_queue.put(own_queue.pack_place(place), block, timeout)
-        except BaseException as error:
-            requested.withdraw([line], may_cut=isinstance(error, Full))
-            raise
+        self._producer.put(obj, block, timeout)
 
     def put_nowait(self, obj: Any) -> None:
         """Do the same as `put(obj, False)`.
@@ -317,68 +254,7 @@ class PersistentQueue:
             ValueError: The queue is closed.
             OSError: The records cannot be written. Nothing is queued.
         """
-        messages = list(iterable)
-        if any(type(message) is Sentinel for message in messages):
-            raise TypeError("DONE or FAILED among the messages; expected close() or fail() instead")
-        lines = [self._line(message) for message in messages]
-        if self._requeued_lines and not self._requeued_lines.isdisjoint(lines):
-            new = [pair for pair in zip(messages, lines) if pair[1] not in self._requeued_lines]
-            logger.info("%d messages not put again: requeued", len(messages) - len(new))
-            messages, lines = [pair[0] for pair in new], [pair[1] for pair in new]
-        requested = self._requested
-        if requested is None:
-            payloads = list(map(self._transport.pack, messages, lines))
-            self._check_open()
-            _, error = self._transport.put_many(payloads, block, timeout)
-        else:
-            recorded = [line for line in lines if line is not None]
-            payloads = self._pack_all(messages, recorded, requested)
-            self._check_open()
-            if not payloads:
-                return
-            has_places = None in payloads
-            if self._own_queue is not None and has_places:
-                places = requested.append_in_place(recorded)
-                payloads = [
-                    self._own_queue.pack_place(place) if payload is None else payload
-                    for payload, place in zip(payloads, places)
-                ]
-            else:
-                requested.append(b"\n".join(recorded) + b"\n")
-            count, error = self._transport.put_many(payloads, block, timeout)
-            if error is not None:
-                requested.withdraw(recorded[count:], not has_places or isinstance(error, Full))
-        if error is not None:
-            raise error
-
-    def _pack_all(
-        self, messages: Sequence[Any], lines: Sequence[bytes], requested: JournalFile
-    ) -> list[Any]:
-        """Return what travels for each message; None where that is to be the place of its line."""
-        own_queue, pack = self._own_queue, self._transport.pack
-        if own_queue is None or max(map(len, lines), default=0) <= own_queue.largest_line:
-            return list(map(pack, messages, lines))
-        longest = requested.longest_place()
-        return [
-            None if own_queue.can_refer(message, line, longest) else pack(message, line)
-            for message, line in zip(messages, lines)
-        ]
-
-    def _line(self, message: Any) -> bytes | None:
-        """Return the line to record, or to compare; None where neither is needed."""
-        if self._requested is None:
-            if not self._requeued_lines:
-                return None
-            try:
-                return self._codec.encode(message)
-            except TypeError:
-                return None  # no journal could have held it, so it cannot have been requeued
-        return self._codec.encode(message)
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ValueError("put() after close() or fail(): expected messages before that only")
-        self._transport.check_put()
+        self._producer.put_many(iterable, block, timeout)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take a message off the queue.
@@ -471,47 +347,7 @@ class PersistentQueue:
             JournalError: A journal line cannot be turned back into a message. Nothing is queued.
             OSError: A journal cannot be read or renamed. Nothing is queued.
         """
-        with self._lock:
-            if self._to_requeue is None:
-                work = self._previous.look()
-                messages = work.messages(self._codec)
-                if not self._codec.is_plain():
-                    self._warn_of_one_way_functions(messages, work.lines)
-                payloads = list(map(self._transport.pack, messages, work.lines))
-                if payloads and self._is_closed:
-                    raise ValueError(
-                        "requeue_unprocessed_work() after close() or fail(): expected it before, "
-                        "since workers stop there. The work is still outstanding."
-                    )
-                if not self._previous.claim():
-                    payloads = []
-                self._requeued_lines = set(work.lines)
-                self._to_requeue = payloads
-            count, error = self._transport.put_many(self._to_requeue)
-            # What is left, if the carrier has refused, is for the next call.
-            del self._to_requeue[:count]
-            if error is not None:
-                raise error
-            return count
-
-    def _warn_of_one_way_functions(self, messages: Sequence[Any], lines: Sequence[bytes]) -> None:
-        for message, line in zip(messages, lines):
-            try:
-                if self._codec.encode(message) == line:
-                    continue
-                problem = "gives another line"
-            except Exception as error:
-                problem = f"fails: {error}"
-            logger.warning(
-                "queue %r: %r was journalled as %r, but to journal it again %s. So its completion "
-                "will not be recognised, and it will be requeued at each restart. Give "
-                "formatter_list and converter_list functions that undo each other.",
-                self._prefix,
-                message,
-                line,
-                problem,
-            )
-            return
+        return self._producer.requeue()
 
     def mark_all_work_done(self) -> None:
         """Call `task_done` for all messages that are left in the queue.
@@ -530,7 +366,7 @@ class PersistentQueue:
         Raises:
             Exception: What the carrier raises; then call again, for those that are missing.
         """
-        self._finish(DONE)
+        self._producer.finish(DONE)
 
     def fail(self) -> None:
         """Put `FAILED` for each worker: this producer has failed. Does nothing after `close`.
@@ -538,18 +374,7 @@ class PersistentQueue:
         Raises:
             Exception: What the carrier raises; then call again, for those that are missing.
         """
-        self._finish(FAILED)
-
-    def _finish(self, sentinel: Sentinel) -> None:
-        with self._lock:
-            if not self._is_closed:
-                self._is_closed = True
-                self._sentinels_to_put = [sentinel] * self.number_of_workers
-            elif sentinel is FAILED:
-                logger.warning("queue %r: fail() after close() or fail() ignored", self._prefix)
-            while self._sentinels_to_put:
-                self._transport.put_sentinel(self._sentinels_to_put[-1])
-                self._sentinels_to_put.pop()
+        self._producer.finish(FAILED)
 
     def dispose(self) -> None:
         """As a consumer, stop using the queue, and close the file that records completed work.
@@ -574,7 +399,7 @@ class PersistentQueue:
         """
         if self._joiner is None:
             return self._transport.join(timeout)
-        return self._joiner.join(lambda: self._is_closed, timeout)
+        return self._joiner.join(lambda: self._producer.is_closed, timeout)
 
     def qsize(self) -> int:
         """Return about how many messages, `DONE`s and `FAILED`s wait on the queue.
@@ -624,13 +449,15 @@ class PersistentQueue:
                         f"{name}[{position}] is {function.__qualname__}, which cannot be sent to "
                         "another process; expected a function defined at the top of a module"
                     )
-        own = {"_requested", "_consumer", "_requeued_lines", "_to_requeue", "_sentinels_to_put"}
-        own |= {"_lock", "_joiner"}
-        return {name: value for name, value in self.__dict__.items() if name not in own}
+        own = {"_producer", "_consumer", "_joiner"}
+        state = {name: value for name, value in self.__dict__.items() if name not in own}
+        return {**state, "is_closed": self._producer.is_closed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        is_closed = state.pop("is_closed")
         self.__dict__.update(state)
         self._start()
+        self._producer.is_closed = is_closed
 
 
 def _directory(path: str | os.PathLike[str] | None) -> str | None:
