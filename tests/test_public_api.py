@@ -50,6 +50,7 @@ def test_the_signature_is_the_references_and_then_keywords() -> None:
         ("number_of_producers", 1),
         ("fsync", False),
         ("record_started", True),
+        ("maxsize", 0),
     ]
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:7])
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters[7:])

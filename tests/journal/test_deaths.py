@@ -59,6 +59,30 @@ def test_what_a_killed_worker_had_in_hand_is_done_by_another(
     assert q.join(5)
 
 
+def test_a_bounded_queue_keeps_its_bound_and_outlives_a_killed_worker(
+    tmp_path: Path, nursery: Nursery, start_method: str
+) -> None:
+    context: Any = multiprocessing.get_context(start_method)
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2, queue=context, maxsize=2)
+    q.put_many(["0", "1"])
+    assert q.full()
+    with pytest.raises(queue.Full):
+        q.put("refused", timeout=0.01)
+    with pytest.raises(queue.Full):
+        q.put_nowait("r" * 1000)  # which travels as its place in the journal
+    holder = start_holder(nursery, q, 1, start_method)
+    q.put("2")
+    assert q.full()
+    holder.kill()
+    other = nursery.start(workers.work, q, method=start_method)
+    for n in range(3, 50):
+        q.put(str(n), timeout=20)
+    q.close()
+    assert other.result() == [*map(str, range(1, 50)), "0"]
+    assert q.join(5)
+    assert Journals(tmp_path).outstanding() == []
+
+
 def test_over_a_users_queue_it_is_too(tmp_path: Path, nursery: Nursery) -> None:
     q = PersistentQueue(
         "jobs", tmp_path, number_of_workers=2, queue=multiprocessing.Manager().JoinableQueue()

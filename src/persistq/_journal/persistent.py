@@ -61,10 +61,13 @@ class PersistentQueue:
             stable storage, so that it survives a power cut.
         record_started (bool): Whether `get` records what a worker has begun, so that the others
             take it over if it dies.
+        maxsize (int): How many messages may wait before `put` waits for room; 0 for any number.
+            Of a carrier that is given, its own bound counts.
 
     Raises:
         ValueError: The prefix holds a path separator; `use_queue=False` without
-            `current_pickup_dir`; fewer than 0 workers or 1 producer.
+            `current_pickup_dir`; fewer than 0 workers or 1 producer; a `maxsize` below 0, or for
+            a carrier that is given, or for none.
         PreviousRunActiveError: The run before is still alive, and was so for ten seconds.
         FileNotFoundError: `previous_pickup_dir` does not exist.
         TypeError: A formatter, converter or carrier is none.
@@ -86,6 +89,7 @@ class PersistentQueue:
         number_of_producers: int = 1,
         fsync: bool = False,
         record_started: bool = True,
+        maxsize: int = 0,
     ) -> None:
         current = _directory(current_pickup_dir)
         previous = _directory(previous_pickup_dir)
@@ -109,7 +113,7 @@ class PersistentQueue:
         self._codec = Codec(self.formatter_list, self.converter_list)
         # Where there is one, a message may travel as the place of its line in the journal.
         self._own_queue: OwnQueue | None = None
-        self._transport = self._make_transport(queue)
+        self._transport = self._make_transport(queue, maxsize)
         self.number_of_workers = number_of_workers
         if current is not None:
             _fs.make_folders(current)
@@ -122,18 +126,25 @@ class PersistentQueue:
             )
         self._start()
 
-    def _make_transport(self, queue: Any) -> Transport:
+    def _make_transport(self, queue: Any, maxsize: int) -> Transport:
+        is_context = hasattr(queue, "JoinableQueue") and not hasattr(queue, "put")
+        if not isinstance(maxsize, int) or maxsize < 0:
+            raise ValueError(f"maxsize is {maxsize!r}; expected 0, for no bound, or more")
+        if maxsize and not (self.use_queue and (queue is None or is_context)):
+            raise ValueError(
+                "maxsize is for the default carrier; expected it without use_queue=False, and "
+                "without a queue of yours, which has a bound of its own"
+            )
         if not self.use_queue and self._directory is not None:
             from persistq._journal.journal_only import JournalOnly
 
             return JournalOnly(self._directory, self._prefix, self._codec)
-        is_context = hasattr(queue, "JoinableQueue") and not hasattr(queue, "put")
         if queue is None or is_context or type(queue).__module__ == "persistq._journal.carrier":
             # Imported here, for it is as large as the rest of persistq.
             from persistq._journal.carrier import Carrier, new_carrier
 
             if queue is None or is_context:
-                queue = new_carrier(ctx=queue)
+                queue = new_carrier(maxsize, queue)
             if isinstance(queue, Carrier):
                 from persistq._journal.own_queue import OwnQueue
 
