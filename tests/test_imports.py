@@ -30,7 +30,7 @@ ARROWS = {
     "_journal/pipe": set(),
     "_journal/record": {"_journal/pipe"},
     "_journal/slots": {"_journal/pipe"},
-    "_journal/feeder": set(),
+    "_journal/feeder": {"_journal/pipe"},
     "_journal/spill": set(),
     "_journal/carrier": {
         "_journal/pipe",

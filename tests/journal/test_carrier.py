@@ -24,7 +24,7 @@ if carrier._MISSING:
     pytest.skip(f"no carrier here: {carrier._MISSING} is missing", allow_module_level=True)
 
 from persistq._journal.carrier import Carrier, new_carrier  # noqa: E402
-from persistq._journal.pipe import RECORD_BYTES, open_pipe  # noqa: E402
+from persistq._journal.pipe import RECORD_BYTES, open_pipe, records_in  # noqa: E402
 from persistq._journal.record import INLINE_BYTES  # noqa: E402
 from persistq.exceptions import PersistqError  # noqa: E402
 
@@ -125,6 +125,31 @@ def test_a_process_that_ends_normally_sends_all_it_has_put(
     child = nursery.start(carrier_workers.put_all, queue, list(range(MANY)), method=start_method)
     assert [queue.get(timeout=20) for _ in range(MANY)] == list(range(MANY))
     child.result()
+
+
+def test_the_feeder_rests_until_there_is_room_for_many_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue = Carrier()
+    fd = queue._reader.fileno()
+    received: list[bytes | None] = []
+    rests_s: list[float] = []
+
+    def take_half(seconds: float) -> None:
+        rests_s.append(seconds)
+        received.extend(queue.get_bytes(False) for _ in range(records_in(fd) // 2))
+
+    messages = [b"%d" % n for n in range(MANY)]
+    with monkeypatch.context() as patch:
+        patch.setattr(queue._feeder, "_start", lambda: None)  # but in this thread, by finish()
+        patch.setattr("persistq._journal.feeder.time.sleep", take_half)
+        queue.put_bytes_many(messages)
+        capacity = records_in(fd)
+        queue._feeder.finish()
+    assert 1 <= len(rests_s) <= MANY // (capacity // 2)
+    # Even a reader that takes a record in a microsecond finds more when the rest ends.
+    assert 0 < rests_s[0] < 0.000001 * capacity
+    assert received + [queue.get_bytes(False) for _ in range(records_in(fd))] == messages
 
 
 @pytest.mark.parametrize("when", ["before the first put", "after the last put"])

@@ -15,8 +15,11 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections import deque
 from multiprocessing import util
+
+from persistq._journal.pipe import rest_s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,11 +157,13 @@ class Feeder:
             fd = self._writer.fileno()
             room = select.poll()
             room.register(fd, select.POLLOUT)
+            rest = rest_s(fd)
             while records:
                 batch = [records[i] for i in range(min(len(records), self._records_per_write))]
                 try:
                     os.write(fd, b"".join(batch))
                 except BlockingIOError:
+                    time.sleep(rest)
                     room.poll()
                     continue
                 for _ in batch:
