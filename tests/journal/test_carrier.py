@@ -280,6 +280,27 @@ def test_wake_never_waits_though_the_pipe_is_full() -> None:
     assert [queue.get_bytes() for _ in range(MANY + 1)][-1] is None
 
 
+def test_a_notice_comes_behind_the_messages_and_needs_no_room() -> None:
+    queue = Carrier(2)
+    queue.put_bytes(b"a")
+    queue.put_bytes(b"b")
+    for _ in range(3):
+        queue.put_notice(b"end")
+    assert [queue.get_bytes() for _ in range(5)] == [b"a", b"b", b"end", b"end", b"end"]
+    queue.task_done()
+    queue.task_done()
+    assert queue.join(0)
+    # Nor has it given any.
+    queue.put_bytes(b"c")
+    queue.put_bytes(b"d")
+    assert queue.full()
+    unbounded = Carrier()
+    for n in range(MANY):
+        unbounded.put_bytes(b"%d" % n)
+    unbounded.put_notice(b"end")
+    assert [unbounded.get_bytes() for _ in range(MANY + 1)][-1] == b"end"
+
+
 def test_get_does_not_take_a_wake_for_a_message() -> None:
     queue = Carrier()
     queue.wake()
@@ -367,6 +388,7 @@ def test_a_closed_carrier_takes_no_more_but_sends_what_it_has(nursery: Nursery) 
         lambda: queue.put_bytes_many([b""]),
         queue.get,
         queue.wake,
+        lambda: queue.put_notice(b""),
     ):
         with pytest.raises(ValueError, match="is closed"):
             attempt()

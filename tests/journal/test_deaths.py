@@ -83,6 +83,18 @@ def test_a_bounded_queue_keeps_its_bound_and_outlives_a_killed_worker(
     assert Journals(tmp_path).outstanding() == []
 
 
+def test_a_bounded_queue_closes_though_most_of_its_workers_were_killed(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=4, maxsize=1)
+    for number in range(3):
+        q.put(str(number))
+        start_holder(nursery, q, 1).kill()
+    q.close()  # of the four DONEs, three stay
+    assert nursery.start(workers.work, q).result() == ["0", "1", "2"]
+    assert q.join(5)
+
+
 def test_over_a_users_queue_it_is_too(tmp_path: Path, nursery: Nursery) -> None:
     q = PersistentQueue(
         "jobs", tmp_path, number_of_workers=2, queue=multiprocessing.Manager().JoinableQueue()

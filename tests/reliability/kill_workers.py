@@ -61,7 +61,8 @@ def one_run(options: argparse.Namespace, rng: random.Random, folder: str) -> dic
         q = context.JoinableQueue()
     else:
         # More DONEs than workers at a time: each replacement needs one of its own.
-        q = PersistentQueue("jobs", os.path.join(folder, "journal"), queue=context)
+        journal = os.path.join(folder, "journal")
+        q = PersistentQueue("jobs", journal, queue=context, maxsize=options.maxsize)
     workers: list[Any] = []
 
     def start_worker() -> None:
@@ -137,6 +138,7 @@ def main() -> int:
     parser.add_argument("--busy-ms", type=float, default=1.0, help="milliseconds of work a message")
     parser.add_argument("--replace", action="store_true", help="start a worker for each killed one")
     parser.add_argument("--start-method", default="fork", choices=["fork", "spawn", "forkserver"])
+    parser.add_argument("--maxsize", type=int, default=0, help="how many may wait; 0 for any")
     parser.add_argument("--bare", action="store_true", help="over a plain JoinableQueue")
     options = parser.parse_args()
     rng = random.Random(options.seed)

@@ -62,7 +62,12 @@ def test_killed_again_and_again_a_job_is_finished(arguments: list[str]) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    "arguments", [["--start-method=fork"], ["--start-method=spawn", "--replace"]]
+    "arguments",
+    [
+        ["--start-method=fork"],
+        ["--start-method=spawn", "--replace"],
+        ["--start-method=forkserver", "--maxsize=2"],
+    ],
 )
 def test_killed_workers_stop_nobody(arguments: list[str]) -> None:
     found = figures("kill_workers.py", "--kills=6", "--messages=200", *arguments)

@@ -92,8 +92,10 @@ if _MISSING is None:
         INLINE_BYTES,
         MARK,
         WAKE,
+        notice_in,
         out_of_step,
         pack,
+        pack_notice,
         pack_reference,
         reference_in,
         unpack,
@@ -354,16 +356,37 @@ class Carrier(_JoinableQueue):
         """Make one waiting `get_bytes`, or the next one, return None. Never waits.
 
         This is no message: it takes no slot and is no task.
+
+        Raises:
+            ValueError: This process has closed the queue.
         """
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
+        self._send_aside(WAKE)
+
+    def put_notice(self, data: bytes) -> None:
+        """Send, behind the messages, what is none: it takes no slot and is no task. Never waits.
+
+        Where a bound counted it, those for workers that were killed would block all that follow.
+
+        Args:
+            data (bytes): What `get_bytes` is to return; at most 200 bytes.
+
+        Raises:
+            ValueError: This process has closed the queue.
+        """
+        if not self._open_for_put:
+            self._open()
+        self._send_aside(pack_notice(data))
+
+    def _send_aside(self, record: bytes) -> None:
         if not self._feeder.records:
             try:
-                os.write(self._write_fd, WAKE)
+                os.write(self._write_fd, record)
                 return
             except BlockingIOError:
                 pass
-        self._leave_to_feeder([WAKE], counted=0)
+        self._leave_to_feeder([record], counted=0)
 
     def _open(self) -> None:
         if self._closed:
@@ -445,7 +468,7 @@ class Carrier(_JoinableQueue):
             timeout (float | None): Seconds to wait; None waits for ever.
 
         Returns:
-            bytes | None: The message; None when `wake` was called.
+            bytes | None: The message, or what `put_notice` sent; None when `wake` was called.
 
         Raises:
             queue.Empty: None came in time.
@@ -464,13 +487,18 @@ class Carrier(_JoinableQueue):
             raise out_of_step(record) from None
         if mark != MARK:
             raise out_of_step(record)
+        if record[0] <= INLINE_BYTES:
+            if self._slots is not None:
+                # As soon as can be: a kill before this line costs a slot until it is missed.
+                self._slots.free()
+            return data  # type: ignore[no-any-return]
         if record == WAKE:
             return None
+        notice = notice_in(record)
+        if notice is not None:
+            return notice
         if self._slots is not None:
-            # As soon as can be: a kill before this line costs a slot until it is missed.
             self._slots.free()
-        if record[0] <= INLINE_BYTES:
-            return data  # type: ignore[no-any-return]
         reference = reference_in(record)
         if reference is None:
             raise out_of_step(record)

@@ -132,13 +132,8 @@ class OwnQueue:
     def put_sentinel(
         self, sentinel: Sentinel, block: bool = True, timeout: float | None = None
     ) -> None:
-        """Put a sentinel, which is no task; timeout in seconds.
-
-        Raises:
-            queue.Full: No room within the time.
-        """
-        self.put(pickle.dumps(sentinel), block, timeout)
-        self.task_done()  # see UserQueue.put_sentinel
+        """Put a sentinel, which is no task, and for which there is always room."""
+        self.carrier.put_notice(pickle.dumps(sentinel))
 
     def put_many(
         self, payloads: Sequence[Any], block: bool = True, timeout: float | None = None
