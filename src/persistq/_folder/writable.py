@@ -101,7 +101,8 @@ class WritableFolderQueue(_FolderQueue):
                 "close(), or start the next run with reset()."
             )
         source = msg if type(msg) is str else os.fsdecode(msg)
-        name = os.path.basename(source)
+        # What os.path.basename does takes three times as long.
+        name = source.rpartition("/")[2] if os.sep == "/" else os.path.basename(source)
         extension = self._extension
         if not name.endswith(extension) or name.startswith("."):
             self._refuse(source, name)

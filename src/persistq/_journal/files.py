@@ -147,7 +147,7 @@ class JournalFile:
         self._lock = threading.RLock()
         self._file: io.FileIO | None = None
         self._identity: tuple[int, int] | None = None
-        self._path = ""
+        self._path, self._encoded_path = "", b""
         self._size = 0  # what counts of the file: all that was appended successfully
         self._is_damaged = False  # it is longer than that, and cutting it back has failed
 
@@ -210,7 +210,8 @@ class JournalFile:
             if os.path.lexists(path) and os.path.samestat(os.lstat(path), status):
                 break
             file.close()
-        self._path, self._size, self._is_damaged = path, 0, False
+        self._path, self._encoded_path = path, os.fsencode(path)
+        self._size, self._is_damaged = 0, False
         self._identity = (status.st_dev, status.st_ino)
         return file
 
@@ -262,9 +263,10 @@ class JournalFile:
             OSError: As for `append`.
         """
         with self._lock:
-            self.append(b"\n".join(lines) + b"\n")
-            where = self._size - sum(map(len, lines)) - len(lines)
-            path, places = os.fsencode(self._path), []
+            data = b"\n".join(lines) + b"\n"
+            self.append(data)
+            where = self._size - len(data)
+            path, places = self._encoded_path, []
             for line in lines:
                 places.append(place_of(path, where, len(line)))
                 where += len(line) + 1

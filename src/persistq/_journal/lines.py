@@ -70,7 +70,10 @@ class LineReader:
         path = place[_PLACE.size :]
         try:
             with self._lock:
-                data = _read_at(self._files.get(path) or self._open(path), length + 1, where)
+                fd = self._files.get(path) or self._open(path)
+                data = os.pread(fd, length + 1, where)
+                if len(data) <= length:
+                    data = _read_on(fd, length + 1, where, data)
         except OSError as error:
             raise _lost(path, where, str(error)) from error
         if data.find(b"\n") != length:
@@ -96,8 +99,7 @@ class LineReader:
             pass  # never opened, or the interpreter half ended
 
 
-def _read_at(fd: int, length: int, where: int) -> bytes:
-    data = os.pread(fd, length, where)
+def _read_on(fd: int, length: int, where: int, data: bytes) -> bytes:
     while len(data) < length:  # beyond 2 GiB one call is not enough
         more = os.pread(fd, length - len(data), where + len(data))
         if not more:

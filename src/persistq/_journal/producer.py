@@ -119,7 +119,8 @@ class Producer:
         timeout: float | None,
     ) -> None:
         """Do the same for a message that is too large to travel itself."""
-        self._check_open()
+        if self.is_closed:
+            self._check_open()
         place = requested.append_in_place([line])[0]
         try:
             own_queue.put(own_queue.pack_place(place), block, timeout)
