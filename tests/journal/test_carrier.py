@@ -13,6 +13,7 @@ import threading
 import time
 from multiprocessing import queues
 from queue import Empty, Full
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -142,7 +143,7 @@ def test_the_feeder_rests_until_there_is_room_for_many_records(
     messages = [b"%d" % n for n in range(MANY)]
     with monkeypatch.context() as patch:
         patch.setattr(queue._feeder, "_start", lambda: None)  # but in this thread, by finish()
-        patch.setattr("persistq._journal.feeder.time.sleep", take_half)
+        patch.setattr("persistq._journal.feeder.time", SimpleNamespace(sleep=take_half))
         queue.put_bytes_many(messages)
         capacity = records_in(fd)
         queue._feeder.finish()
