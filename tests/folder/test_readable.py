@@ -111,7 +111,14 @@ def test_a_file_that_comes_later_takes_its_place_in_the_order(folder: Path) -> N
     assert names_of(queue, 1) == ["a.tsv"]
 
 
-def test_a_claim_never_overwrites_a_file_in_progress(folder: Path) -> None:
+@pytest.mark.parametrize("has_kernel_call", [True, False])
+def test_a_claim_never_overwrites_a_file_in_progress(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, has_kernel_call: bool
+) -> None:
+    from persistq import _fs
+
+    if not has_kernel_call:
+        monkeypatch.setattr(_fs, "_kernel_rename", _fs._no_kernel_rename)
     write(folder, "a.tsv")
     queue = ReadableFolderQueue(folder)
     claimed = queue.get(0)
@@ -128,15 +135,6 @@ def test_a_claim_never_overwrites_a_file_in_progress(folder: Path) -> None:
     assert Path(queue.get(0)).read_text() == "second"
     queue.task_done(claimed)
     assert queue.get(0) is DONE
-
-
-def test_a_claim_never_overwrites_without_a_kernel_call_for_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from persistq import _fs
-
-    monkeypatch.setattr(_fs, "_kernel_rename", _fs._no_kernel_rename)
-    test_a_claim_never_overwrites_a_file_in_progress(folder)
 
 
 def test_a_rename_that_worked_but_reports_not_found_is_a_claim(
