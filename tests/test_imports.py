@@ -39,6 +39,7 @@ ARROWS = {
         "_journal/feeder",
         "_journal/spill",
     },
+    "_journal/default_carrier": {"_journal/carrier"},
     "_journal/transport": set(),
     "_journal/own_queue": {
         "_journal/carrier",
@@ -78,7 +79,7 @@ ARROWS = {
         "_journal/own_queue",
         "_journal/user_queue",
         "_journal/journal_only",
-        "_journal/carrier",
+        "_journal/default_carrier",
         "_journal/consumer",
         "_journal/joining",
         "_journal/orphans",

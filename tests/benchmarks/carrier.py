@@ -12,7 +12,7 @@ import multiprocessing
 import time
 from typing import TYPE_CHECKING, Any
 
-from persistq._journal import carrier
+from persistq._journal import default_carrier
 from persistq._journal.carrier import Carrier
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def rate(contender: str, ctx: Any, workers: int, size: int, number: int) -> floa
 
 
 def carriers(amounts: Amounts, report: Report) -> None:
-    if carrier._MISSING:
-        report.skip("the carrier alone", f"{carrier._MISSING} is missing on this platform")
+    if default_carrier._MISSING:
+        report.skip("the carrier alone", f"{default_carrier._MISSING} is missing on this platform")
         return
     ctx = multiprocessing.get_context()
     for size in SIZES:

@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import carrier_workers
+from persistq._journal import default_carrier
 
-carrier = pytest.importorskip("persistq._journal.carrier")
-if carrier._MISSING:
-    pytest.skip(f"no carrier here: {carrier._MISSING} is missing", allow_module_level=True)
+if default_carrier._MISSING:
+    missing = default_carrier._MISSING
+    pytest.skip(f"no carrier here: {missing} is missing", allow_module_level=True)
 
-from persistq._journal.carrier import Carrier, new_carrier  # noqa: E402
-from persistq._journal.pipe import RECORD_BYTES, open_pipe, records_in  # noqa: E402
-from persistq._journal.record import INLINE_BYTES  # noqa: E402
-from persistq.exceptions import PersistqError  # noqa: E402
+from persistq._journal.carrier import Carrier
+from persistq._journal.default_carrier import new_carrier
+from persistq._journal.pipe import RECORD_BYTES, open_pipe, records_in
+from persistq._journal.record import INLINE_BYTES
+from persistq.exceptions import PersistqError
 
 if TYPE_CHECKING:
     from processes import Nursery
@@ -585,7 +587,7 @@ def test_an_interrupt_at_any_moment_leaves_the_carrier_usable() -> None:
 def test_new_carrier_falls_back_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(carrier, "_MISSING", "select.poll")
+    monkeypatch.setattr(default_carrier, "_MISSING", "select.poll")
     with caplog.at_level(logging.WARNING, logger="persistq"):
         queue = new_carrier(3)
     assert type(queue) is queues.JoinableQueue

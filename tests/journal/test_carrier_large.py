@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 import carrier_workers
+from persistq._journal import default_carrier
 
-carrier = pytest.importorskip("persistq._journal.carrier")
-if carrier._MISSING:
-    pytest.skip(f"no carrier here: {carrier._MISSING} is missing", allow_module_level=True)
+if default_carrier._MISSING:
+    missing = default_carrier._MISSING
+    pytest.skip(f"no carrier here: {missing} is missing", allow_module_level=True)
 
-from persistq._journal import spill  # noqa: E402
-from persistq._journal.carrier import Carrier  # noqa: E402
-from persistq.exceptions import PersistqError  # noqa: E402
+from persistq._journal import spill
+from persistq._journal.carrier import Carrier
+from persistq.exceptions import PersistqError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import lines_workers
+from persistq._journal import default_carrier
 
-carrier = pytest.importorskip("persistq._journal.carrier")
-if carrier._MISSING:
-    pytest.skip(f"no carrier here: {carrier._MISSING} is missing", allow_module_level=True)
+if default_carrier._MISSING:
+    missing = default_carrier._MISSING
+    pytest.skip(f"no carrier here: {missing} is missing", allow_module_level=True)
 
-from persistq import PersistentQueue, PersistqError  # noqa: E402
-from persistq._journal.lines import OPEN_FILES, LineReader, place_of  # noqa: E402
+from persistq import PersistentQueue, PersistqError
+from persistq._journal.carrier import Carrier
+from persistq._journal.lines import OPEN_FILES, LineReader, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +104,7 @@ def test_a_forked_worker_reads_while_its_parent_does(
 def test_a_large_message_that_a_full_queue_refuses_leaves_no_line(
     make_queue: MakeQueue, journals: Journals
 ) -> None:
-    q = make_queue(queue=carrier.Carrier(2))
+    q = make_queue(queue=Carrier(2))
     q.put_many(["a" * 1000])
     with pytest.raises(queue.Full):
         q.put_many(["b" * 1000, "c" * 1000, "d" * 1000], block=False)

@@ -29,15 +29,37 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import sys
 import time
-from multiprocessing import connection, context, get_context, queues, util
+from multiprocessing import context, get_context, queues, util
 from multiprocessing.reduction import ForkingPickler
 from pickle import dumps as _plain_dumps
 from pickle import loads as _loads
 from queue import Full
 from struct import error as _StructError
+
+from persistq._journal import spill
+from persistq._journal.feeder import Feeder
+from persistq._journal.pipe import (
+    RECORD_BYTES,
+    RECORDS_PER_WRITE,
+    open_pipe,
+    read_in_time,
+    records_in,
+)
+from persistq._journal.record import (
+    INLINE_BYTES,
+    MARK,
+    WAKE,
+    notice_in,
+    out_of_step,
+    pack,
+    pack_notice,
+    pack_reference,
+    reference_in,
+    unpack,
+)
+from persistq._journal.slots import Slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,56 +73,6 @@ else:
 
 _log = logging.getLogger("persistq")
 
-
-def _what_is_missing() -> str | None:
-    """Return what this platform or interpreter lacks for a `Carrier`, None where all is there."""
-    names = [
-        (connection, "Pipe"),
-        (context, "assert_spawning"),
-        (util, "Finalize"),
-        (util, "register_after_fork"),
-        (queues.JoinableQueue, "task_done"),
-        (select, "poll"),
-        (select, "PIPE_BUF"),
-    ]
-    for owner, name in names:
-        if not hasattr(owner, name):
-            return f"{getattr(owner, '__name__', owner)}.{name}"
-    try:
-        from _multiprocessing import SemLock  # type: ignore[import-not-found]
-        from fcntl import ioctl  # noqa: F401
-        from termios import FIONREAD  # noqa: F401
-    except ImportError as error:
-        return str(error)
-    if not hasattr(SemLock, "_is_zero"):
-        return "_multiprocessing.SemLock._is_zero"
-    return None
-
-
-_MISSING = _what_is_missing()
-if _MISSING is None:
-    from persistq._journal import spill
-    from persistq._journal.feeder import Feeder
-    from persistq._journal.pipe import (
-        RECORD_BYTES,
-        RECORDS_PER_WRITE,
-        open_pipe,
-        read_in_time,
-        records_in,
-    )
-    from persistq._journal.record import (
-        INLINE_BYTES,
-        MARK,
-        WAKE,
-        notice_in,
-        out_of_step,
-        pack,
-        pack_notice,
-        pack_reference,
-        reference_in,
-        unpack,
-    )
-    from persistq._journal.slots import Slots
 
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 _NEST = frozenset({tuple, list})
@@ -595,24 +567,3 @@ class Carrier(_JoinableQueue):
             self._waiter.close()
         self.close()
         self.join_thread()
-
-
-def new_carrier(maxsize: int = 0, ctx: BaseContext | None = None) -> queues.JoinableQueue[Any]:
-    """Make a `Carrier`, or the plain `JoinableQueue` where this platform allows no carrier.
-
-    Args:
-        maxsize (int): How many messages may wait; 0 or less for any number.
-        ctx (multiprocessing.context.BaseContext | None): Whose processes will share it; None for
-            the default context.
-
-    Returns:
-        multiprocessing.queues.JoinableQueue: The queue.
-    """
-    if _MISSING is None:
-        return Carrier(maxsize, ctx=ctx)
-    _log.warning(
-        "%s is missing here, so messages travel on a plain multiprocessing.JoinableQueue: a "
-        "killed process can stop the others. The journals are not affected.",
-        _MISSING,
-    )
-    return (ctx or get_context()).JoinableQueue(maxsize)

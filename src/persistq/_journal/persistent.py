@@ -139,19 +139,19 @@ class PersistentQueue:
             from persistq._journal.journal_only import JournalOnly
 
             return JournalOnly(self._directory, self._prefix, self._codec)
-        if queue is None or is_context or type(queue).__module__ == "persistq._journal.carrier":
+        if queue is None or is_context:
             # Imported here, for it is as large as the rest of persistq.
-            from persistq._journal.carrier import Carrier, new_carrier
+            from persistq._journal.default_carrier import new_carrier
 
-            if queue is None or is_context:
-                queue = new_carrier(maxsize, queue)
-            if isinstance(queue, Carrier):
-                from persistq._journal.own_queue import OwnQueue
+            queue = new_carrier(maxsize, queue)
+        # Asked by name, for that module cannot be imported on every platform.
+        if type(queue).__module__ == "persistq._journal.carrier":
+            from persistq._journal.own_queue import OwnQueue
 
-                own_queue = OwnQueue(queue, self._codec.is_plain())
-                if self._directory is not None:
-                    self._own_queue = own_queue
-                return own_queue
+            own_queue = OwnQueue(queue, self._codec.is_plain())
+            if self._directory is not None:
+                self._own_queue = own_queue
+            return own_queue
         from persistq._journal.user_queue import UserQueue
 
         return UserQueue(queue)
