@@ -432,6 +432,70 @@ def test_a_message_that_two_of_the_dead_had_in_hand_is_done_once(
     assert q.join(5)
 
 
+def test_join_puts_back_what_a_bounded_queue_has_room_for_and_each_once(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, maxsize=1)
+    holder = nursery.start(workers.take_and_hold, q, 3)
+    for message in "abc":
+        q.put(message, timeout=20)
+    assert holder.receive() == "holding"
+    holder.kill()
+    other = nursery.start(workers.work, q)
+    assert q.join(20)
+    q.close()
+    assert other.result() == ["a", "b", "c"]
+
+
+def test_join_counts_a_message_that_cannot_be_put_back_once(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    def refuse(text: str) -> str:
+        if text == "bad":
+            raise RuntimeError("one way only")
+        return text
+
+    q = PersistentQueue("jobs", tmp_path, formatter_list=[str], converter_list=[refuse])
+    q.put("bad")
+    start_holder(nursery, q, 1).kill()
+    q.put("good")
+    holder = start_holder(nursery, q, 1)
+    assert not q.join(2.5)
+    holder.send("complete")
+    assert holder.result() == ["good"]
+    assert q.join(20)
+
+
+def test_deaths_of_an_earlier_run_in_the_same_directory_are_forgotten(tmp_path: Path) -> None:
+    q = PersistentQueue("jobs", tmp_path)
+    q.put("old")
+    q.task_done(q.get())
+    q.dispose()
+    assert q.put_file is not None
+    q.put_file.close()
+    recovered = tmp_path / "jobs_started_PID1_recovered.tsv"
+    recovered.write_text("old\n")
+    again = PersistentQueue("jobs", tmp_path, tmp_path)
+    assert not recovered.exists()
+    again.put("new")
+    message = again.get()
+    again.task_done(message)
+    with pytest.raises(ValueError, match="too many times"):
+        again.task_done(message)
+
+
+def test_a_script_ends_though_its_directory_and_all_workers_are_gone(tmp_path: Path) -> None:
+    script = (
+        "import shutil, sys\n"
+        "from persistq import PersistentQueue\n"
+        "q = PersistentQueue('jobs', sys.argv[1])\n"
+        "q.put_many(map(str, range(10_000)))\n"
+        "shutil.rmtree(sys.argv[1])\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "run")]
+    subprocess.run(command, check=True, timeout=25, capture_output=True)
+
+
 # --- orphans -----------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from queue import Full
 
 from persistq import _fs
@@ -18,7 +18,7 @@ from persistq.exceptions import PersistqError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from persistq._journal.codec import Codec
     from persistq._journal.files import RunFiles
@@ -58,6 +58,8 @@ class Joiner:
         self._prefix = prefix
         self._files = files
         self._lost: Counter[bytes] = Counter()  # what the last look missed
+        self._to_put_back: deque[bytes] = deque()  # what the queue has had no room for
+        self._given_up: Counter[bytes] = Counter()  # what cannot be put on the queue at all
         self._next_look_s = 0.0
         self._deserted_since_s: float | None = None
 
@@ -106,9 +108,17 @@ class Joiner:
         try:
             with _fs.folder_lock(self._directory):
                 casualties = Casualties(self._directory, self._prefix, self._files)
+                if is_closed:
+                    self._to_put_back.clear()  # the workers find it outstanding, and in no hand
                 if casualties.lines and not is_closed:
-                    if self._put_back(casualties.lines):
-                        casualties.put_aside()
+                    self._to_put_back += casualties.lines
+                    # First back on the queue: killed between the two, it is done twice in this
+                    # run. Of what has no room yet, only this process knows; should it be killed,
+                    # it is outstanding for the next run.
+                    self._put_back()
+                    casualties.put_aside()
+                elif self._to_put_back:
+                    self._put_back()
                 elif casualties.has_deaths and (is_closed or self._is_empty()):
                     return self._ask_the_journals(casualties, is_closed)
         except OSError as error:
@@ -127,7 +137,7 @@ class Joiner:
             return False
 
     def _ask_the_journals(self, casualties: Casualties, is_closed: bool) -> bool:
-        left = casualties.lost_on_the_way()
+        left = casualties.lost_on_the_way() - self._given_up
         if not left and not casualties.in_hand():
             return True
         if is_closed:
@@ -139,26 +149,35 @@ class Joiner:
         # A message may be on its way from another process that is just putting it, or taking it:
         # what is missed at two looks is not.
         lost, self._lost = left & self._lost, left
-        if lost and self._put_back(lost.elements()):
+        if lost:
             self._lost -= lost
+            self._to_put_back += lost.elements()
+            self._put_back()
         return False
 
-    def _put_back(self, lines: Iterable[bytes]) -> bool:
-        """Put messages on the queue again; return whether there was room for all."""
-        # First back on the queue: killed between the two, it is done twice in this run.
-        count = 0
-        for line in lines:
+    def _put_back(self) -> None:
+        """Put messages on the queue again, as far as there is room."""
+        waiting, count = self._to_put_back, 0
+        while waiting:
+            line = waiting[0]
             try:
                 payload = self._transport.pack(self._codec.decode(line), line)
                 self._transport.put(payload, False)
+                count += 1
             except Full:
-                return False  # once there is room; what is on the queue by now is done twice
+                break
+            except OSError as error:
+                logger.warning("a message of a dead worker cannot be put back yet: %s", error)
+                break
             except Exception as error:
                 logger.error("%r, of a dead worker, is left outstanding: %s", line, error)
+                self._given_up[line] += 1
+            waiting.popleft()
             # For the time that the dead worker took it.
             self._transport.task_done()
-            count += 1
-        logger.warning(
-            "queue %r: %d messages of workers that died are back on the queue", self._prefix, count
-        )
-        return True
+        if count:
+            logger.warning(
+                "queue %r: %d messages of workers that died are back on the queue",
+                self._prefix,
+                count,
+            )
