@@ -426,7 +426,23 @@ def has_recovered_files(directory: str, prefix: str) -> bool:
     Raises:
         OSError: The directory cannot be listed.
     """
+    return bool(recovered_files(directory, prefix))
+
+
+def recovered_files(directory: str, prefix: str) -> list[str]:
+    """Return the started files of dead processes whose work has been taken over here.
+
+    Args:
+        directory (str): The directory.
+        prefix (str): The queue's prefix.
+
+    Returns:
+        list[str]: Paths.
+
+    Raises:
+        OSError: The directory cannot be listed.
+    """
     pattern = re.compile(
         re.escape(f"{prefix}_{STARTED}_PID") + r"\d+(?:-\d+)?_recovered(?:-\d+)?\.tsv"
     )
-    return any(map(pattern.fullmatch, os.listdir(directory)))
+    return [os.path.join(directory, n) for n in os.listdir(directory) if pattern.fullmatch(n)]

@@ -212,8 +212,12 @@ class OwnQueue:
 def _leave_unread(feeder: Feeder, is_read: Callable[[], bool]) -> None:
     if not util.is_exiting():
         return  # the carrier was garbage: its feeder sees to itself
-    while feeder.records and is_read():
-        time.sleep(_LOOK_S)
+    try:
+        while feeder.records and is_read():
+            time.sleep(_LOOK_S)
+    except OSError as error:
+        # Without its directory nobody can tell; and a process must be able to end.
+        logger.warning("cannot look for workers: %s", error)
     if feeder.records:
         logger.warning(
             "%d messages are left that nobody takes: they are outstanding for the next run",

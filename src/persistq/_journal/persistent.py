@@ -256,7 +256,8 @@ class PersistentQueue:
         Args:
             iterable (Iterable[Any]): The messages.
             block (bool): As for `put`.
-            timeout (float | None): Seconds, for each message.
+            timeout (float | None): Seconds to wait for slots: for all of them on the default
+                carrier, for each on a queue of yours.
 
         Raises:
             queue.Full: There is no free slot (in time). The records of the messages that are not

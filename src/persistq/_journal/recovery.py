@@ -28,6 +28,7 @@ from persistq._journal.files import (
     is_own,
     process_files,
     process_id,
+    recovered_files,
 )
 from persistq._journal.outstanding import outstanding
 
@@ -226,6 +227,10 @@ def remove_started_files(directory: str, prefix: str) -> None:
     Raises:
         OSError: The directory cannot be listed, or a file not be removed.
     """
-    for _, path in process_files(directory, prefix, STARTED):
-        if locks.is_held(path) is not True:
-            os.unlink(path)
+    paths = [path for _, path in process_files(directory, prefix, STARTED)]
+    over = [path for path in paths if locks.is_held(path) is not True]
+    if len(over) == len(paths):
+        # Nobody of this run is there yet, so these tell of deaths in earlier ones.
+        over += recovered_files(directory, prefix)
+    for path in over:
+        os.unlink(path)
