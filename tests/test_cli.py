@@ -382,6 +382,23 @@ def test_get_stops_when_the_process_it_acts_for_has_died(tmp_path: Path, nursery
 
 
 @posix
+def test_a_stream_that_the_shell_has_closed_is_no_traceback(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    WritableFolderQueue(folder / "in").put(write(folder, "a.tsv")[0])
+    for code, status in (
+        ("persistq get in >&-", 2),
+        ("persistq status in >&-", 2),
+        ("persistq status nowhere 2>&-", 2),
+        ("persistq reset in <&-", 2),
+        ("persistq status in <&-", 1),
+    ):
+        result = script(code, folder)
+        assert (code, result.returncode) == (code, status)
+        assert "Traceback" not in result.stderr
+    assert (folder / "in" / "a.tsv").exists()
+
+
+@posix
 def test_a_claim_whose_path_nobody_can_read_is_put_back(tmp_path: Path) -> None:
     WritableFolderQueue(tmp_path / "in").put(write(tmp_path, "a.tsv")[0])
     reading, writing = os.pipe()
@@ -505,6 +522,17 @@ def test_retire_removes_runs_that_were_carried_on_and_no_others(tmp_path: Path) 
     assert text("outstanding", str(tmp_path)) == before
     assert text("retire", "--keep", "2", "--yes", str(tmp_path)) == "nothing to retire\n"
     assert pickup_dirs(tmp_path, "jobs")[1] == folders[4]
+
+
+def test_retire_asks_before_it_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "run_000002").mkdir(parents=True)
+    left = tmp_path / "jobs" / ".persistq_retired_run_000001"
+    left.mkdir()
+    assert "would remove" in text("retire", "--dry-run", str(tmp_path))
+    assert "--yes" in text("retire", str(tmp_path), status=2)
+    assert left.exists()
+    assert "1 run folder removed" in text("retire", "--yes", str(tmp_path))
+    assert not left.exists()
 
 
 def test_retire_leaves_a_run_that_is_alive(tmp_path: Path, nursery: Nursery) -> None:
@@ -647,6 +675,8 @@ def wait_until_it_waits(pid: int) -> None:
         (["retire", ".", "--keep", "0"], "1 or more"),
         (["watch", "missing"], "No such file"),
         (["watch", ".", "--interval", "0"], "more than 0"),
+        (["watch", ".", "--interval", "inf"], "at most a day"),
+        (["status", ".", "--items", "a", "--group", "a{99999999999999999999}"], "cannot be used"),
     ],
 )
 def test_a_mistake_is_told_in_a_line_and_without_a_traceback(

@@ -233,3 +233,22 @@ def test_what_a_dead_process_of_the_same_id_had_claimed_is_inherited(tmp_path: P
     late = ActingReader(actor, str(tmp_path), ".tsv")
     late._watch.look()
     assert late._watch.inherited == {claimed.name}
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_queues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As lost+found is not, where the queue's folder is a disk of its own."""
+    from persistq._survey import find
+
+    (tmp_path / "jobs" / "run_000001").mkdir(parents=True)
+    (tmp_path / "lost+found").mkdir()
+    runs = find.runs
+
+    def refuse(path: str) -> list[str]:
+        if path.endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", path)
+        return runs(path)
+
+    monkeypatch.setattr(find, "runs", refuse)
+    assert find.homes(str(tmp_path)) == [str(tmp_path / "jobs")]

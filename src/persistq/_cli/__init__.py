@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FINE
     from persistq._cli.show import complain, log_to_stderr
 
+    _replace_closed_streams()
     log_to_stderr(arguments[:1])
     try:
         try:
@@ -42,19 +43,45 @@ def main(argv: Sequence[str] | None = None) -> int:
             options = parse(arguments)
             status: int = options.run(options)
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return _end_by_signal("SIGINT", 130)
     except BrokenPipeError:
         return _end_by_signal("SIGPIPE", 141)
     except OSError as error:
         complain(_describe(error))
+        _drop_output()
         return ERROR
     except (ValueError, persistq.PersistqError) as error:
         complain(str(error))
         return ERROR
     return status
+
+
+def _replace_closed_streams() -> None:
+    """Have a stream that the shell has closed (`>&-`) be one that is empty, or takes nothing."""
+    import os
+
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stdout is None:
+        # A write fails, for what a script asks for must not seem to have been told.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+
+
+def _drop_output() -> None:
+    """Forget what could not be written: it would fail once more when Python flushes at its end."""
+    import os
+
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, stream.fileno())
+            os.close(devnull)
 
 
 def _describe(error: OSError) -> str:
@@ -69,14 +96,8 @@ def _end_by_signal(name: str, status: int) -> int:
     import os
     import signal
 
-    # What could not be written would fail once more when Python flushes at its end.
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if name == "SIGPIPE":
-                os.dup2(devnull, stream.fileno())
-        except (AttributeError, OSError, ValueError):
-            pass
+    if name == "SIGPIPE":
+        _drop_output()
     number = getattr(signal, name, None)
     if number is not None and os.name != "nt":
         signal.signal(number, signal.SIG_DFL)

@@ -44,7 +44,7 @@ def folder_options(options: argparse.Namespace) -> dict[str, Any]:
         pattern = re.compile(options.group)
         if not {"group", "item"} <= pattern.groupindex.keys():
             raise re.error("it has no (?P<group>...) or no (?P<item>...)")
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(
             f"--group {options.group!r} cannot be used: {error}. Expected a regular expression "
             r"with both, such as '(?P<group>\d+)_(?P<item>\w+)'"

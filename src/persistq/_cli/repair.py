@@ -133,32 +133,36 @@ def retire(options: argparse.Namespace) -> int:
             f"{options.root} holds no run folders; expected a root of pickup_dirs(), or a folder "
             "with run_000001 and so on in it"
         )
+    leftovers: list[str] = []
     old: list[str] = []
     for home in _survey.homes(options.root):
-        _remove_leftovers(home)
+        leftovers += _leftovers(home)
         old += _retirable(home, options.keep)
-    if not old:
+    every = [*leftovers, *old]
+    if not every:
         show.say("nothing to retire")
         return FINE
-    for path in old:
+    for path in every:
         show.say(("would remove " if options.dry_run else "old: ") + show.safe(path))
     if options.dry_run:
         return FINE
-    if not _may(f"{show.count_of(len(old), 'run folder')} would be deleted.", options):
+    if not _may(f"{show.count_of(len(every), 'run folder')} would be deleted.", options):
         return ERROR
+    for path in leftovers:
+        shutil.rmtree(path)
     for path in old:
         # First out of sight: killed half way, no run could be read that has lost a part.
         hidden = os.path.join(os.path.dirname(path), _RETIRED + os.path.basename(path))
         os.rename(path, hidden)
         shutil.rmtree(hidden)
-    show.say(f"{show.count_of(len(old), 'run folder')} removed")
+    show.say(f"{show.count_of(len(every), 'run folder')} removed")
     return FINE
 
 
-def _remove_leftovers(home: str) -> None:
-    for name in os.listdir(home):
-        if name.startswith(_RETIRED):
-            shutil.rmtree(os.path.join(home, name))
+def _leftovers(home: str) -> list[str]:
+    """Give what a retire that was killed has left, hidden already."""
+    names = sorted(name for name in os.listdir(home) if name.startswith(_RETIRED))
+    return [os.path.join(home, name) for name in names]
 
 
 def _retirable(home: str, keep: int) -> list[str]:

@@ -120,7 +120,7 @@ def _hand_over(reader: ActingReader, path: str, options: argparse.Namespace) -> 
     try:
         show.write(show.name_out(shown, b"\0" if options.zero else b"\n"))
         sys.stdout.flush()
-    except OSError:
+    except BaseException:
         reader.release(path)
         raise
     return FINE

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # A look may take a while (a large folder); the rest between two is at least so many times that.
 _REST = 5
+_LONGEST_INTERVAL_S = 86_400
 _BAR = 20
 
 
@@ -146,8 +147,11 @@ def watch(options: argparse.Namespace) -> int:
     Returns:
         int: QUEUE_FAILED when a producer of a folder queue failed.
     """
-    if options.interval is not None and not options.interval > 0:
-        raise ValueError(f"--interval {options.interval:g}: expected seconds, more than 0")
+    if options.interval is not None and not 0 < options.interval <= _LONGEST_INTERVAL_S:
+        raise ValueError(
+            f"--interval {options.interval:g}: expected seconds, more than 0 and at most a day "
+            f"({_LONGEST_INTERVAL_S})"
+        )
     more = look.folder_options(options)
     views: list[View] = []
     for path in options.paths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -69,9 +70,12 @@ def homes(path: str) -> list[str]:
     found = [path] if runs(path) else []
     with os.scandir(path) as entries:
         inside = sorted(entry.path for entry in entries if entry.is_dir() and entry.name[:1] != ".")
-    return found + [
-        folder for folder in inside if not _RUN.fullmatch(os.path.basename(folder)) and runs(folder)
-    ]
+    for folder in inside:
+        # One that cannot be looked into (lost+found) is no queue's.
+        with contextlib.suppress(PermissionError, FileNotFoundError):
+            if not _RUN.fullmatch(os.path.basename(folder)) and runs(folder):
+                found.append(folder)
+    return found
 
 
 def is_carrying(folder: str, prefix: str) -> bool:

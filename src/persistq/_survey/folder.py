@@ -151,7 +151,7 @@ class FolderSurvey:
         fqdn = _processes.machine_fqdn() if announced.keys() - finished else ""
         for producer in announced.keys() - finished:
             start_s: float | None = float("-inf")
-            if producer[0] == fqdn and producer[1].isdigit():
+            if producer[0] == fqdn and producer[1].isdecimal():
                 start_s = _processes.process_start_s(int(producer[1]))
             if _state(start_s, announced[producer]) == ALIVE:
                 self.producers.open += 1
