@@ -1,4 +1,4 @@
-"""What every test has: a time limit of its own, and children that never outlive it."""
+"""What every test has: a time limit of its own, children that never outlive it, and journals."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import faulthandler
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from journals import Journals
+from persistq import PersistentQueue
 from processes import Nursery
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 TIME_LIMIT_S = 30
 
@@ -62,3 +65,25 @@ def start_method(request: pytest.FixtureRequest) -> str:
     if request.param not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this platform has no start method {request.param!r}")
     return str(request.param)
+
+
+@pytest.fixture
+def current(tmp_path: Path) -> Path:
+    return tmp_path / "current"
+
+
+@pytest.fixture
+def journals(current: Path) -> Journals:
+    return Journals(current)
+
+
+@pytest.fixture
+def make_queue(current: Path) -> Callable[..., PersistentQueue]:
+    """Make a queue that journals as `jobs` in the current directory."""
+
+    def make(**arguments: Any) -> PersistentQueue:
+        arguments.setdefault("pickup_file_prefix", "jobs")
+        arguments.setdefault("current_pickup_dir", current)
+        return PersistentQueue(**arguments)
+
+    return make

@@ -15,7 +15,7 @@ from unittest import mock
 
 from test import _test_multiprocessing as theirs
 
-from persistq._journal.carrier import Carrier
+from persistq._carrier.carrier import Carrier
 
 multiprocessing.set_start_method(os.environ.get("START_METHOD", "fork"), force=True)
 

@@ -14,146 +14,23 @@ import persistq
 SOURCE = Path(persistq.__file__).parent
 MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
-# Each room, and the rooms it may import from.
-LEAVES = {"exceptions", "_sentinels", "_fs", "_processes"}
-ARROWS = {
-    "_journal/codec": set(),
-    "_journal/lines": set(),
-    "_journal/files": {"_journal/codec", "_journal/locks", "_journal/lines"},
-    "_journal/outstanding": {"_journal/codec"},
-    "_journal/runs": {
-        "_journal/locks",
-        "_journal/files",
-        "_journal/outstanding",
-        "_journal/recovery",
-    },
-    "_journal/pipe": set(),
-    "_journal/record": {"_journal/pipe"},
-    "_journal/slots": {"_journal/pipe"},
-    "_journal/feeder": {"_journal/pipe"},
-    "_journal/spill": set(),
-    "_journal/carrier": {
-        "_journal/pipe",
-        "_journal/record",
-        "_journal/slots",
-        "_journal/feeder",
-        "_journal/spill",
-    },
-    "_journal/default_carrier": {"_journal/carrier"},
-    "_journal/transport": set(),
-    "_journal/own_queue": {
-        "_journal/carrier",
-        "_journal/feeder",
-        "_journal/codec",
-        "_journal/lines",
-        "_journal/orphans",
-        "_journal/record",
-    },
-    "_journal/user_queue": {"_journal/orphans"},
-    "_journal/journal_only": {"_journal/runs", "_journal/codec"},
-    "_journal/locks": set(),
-    "_journal/orphans": set(),
-    "_journal/recovery": {"_journal/locks", "_journal/files", "_journal/outstanding"},
-    "_journal/joining": {
-        "_journal/recovery",
-        "_journal/files",
-        "_journal/codec",
-        "_journal/transport",
-    },
-    "_journal/consumer": {
-        "_journal/codec",
-        "_journal/files",
-        "_journal/orphans",
-        "_journal/recovery",
-        "_journal/transport",
-    },
-    "_journal/producer": {
-        "_journal/codec",
-        "_journal/files",
-        "_journal/own_queue",
-        "_journal/runs",
-        "_journal/transport",
-    },
-    "_journal/persistent": {
-        "_journal/transport",
-        "_journal/own_queue",
-        "_journal/user_queue",
-        "_journal/journal_only",
-        "_journal/default_carrier",
-        "_journal/consumer",
-        "_journal/joining",
-        "_journal/orphans",
-        "_journal/producer",
-        "_journal/recovery",
-        "_journal/runs",
-        "_journal/codec",
-    },
-    "_journal/tally": {"_journal/outstanding"},
-    "_folder/acting": {
-        "_folder/control",
-        "_folder/names",
-        "_folder/readable",
-        "_folder/watch",
-        "_folder/writable",
-    },
-    "_survey/hand": set(),
-    "_survey/journals": {
-        "_survey/hand",
-        "_journal/files",
-        "_journal/locks",
-        "_journal/outstanding",
-        "_journal/tally",
-    },
-    "_survey/folder": {
-        "_survey/hand",
-        "_survey/journals",
-        "_folder/control",
-        "_folder/grouped",
-        "_folder/names",
-    },
-    "_survey/find": {"_survey/folder", "_survey/journals", "_folder/names", "_journal/files"},
-    "_cli/show": set(),
-    "_cli/parser": {"_cli/show"},
-    "_cli/look": {
-        "_cli/show",
-        "_survey",
-        "_folder/names",
-        "_journal/codec",
-        "_journal/files",
-        "_journal/outstanding",
-    },
-    "_cli/watch": {"_cli/look", "_cli/show", "_survey", "_journal/files"},
-    "_cli/repair": {
-        "_cli/show",
-        "_survey",
-        "_folder/names",
-        "_folder/readable",
-        "_folder/recovery",
-    },
-    "_cli/take_part": {"_cli/show", "_folder/acting", "_folder/readable"},
-    "_folder/names": set(),
-    "_folder/control": {"_folder/names"},
-    "_folder/ordered": set(),
-    "_folder/watch": {"_folder/names"},
-    "_folder/recovery": {"_folder/names", "_folder/control"},
-    "_folder/base": {"_folder/names", "_folder/control", "_folder/recovery", "_folder/watch"},
-    "_folder/writable": {"_folder/base", "_folder/names", "_folder/control", "_folder/recovery"},
-    "_folder/readable": {
-        "_folder/base",
-        "_folder/names",
-        "_folder/control",
-        "_folder/recovery",
-        "_folder/ordered",
-        "_folder/watch",
-    },
-    "_folder/grouped": {
-        "_folder/readable",
-        "_folder/base",
-        "_folder/names",
-        "_folder/control",
-        "_folder/watch",
-    },
-}
+# From top to bottom: a wing may import from those below it, and from no other beside it.
+FLOORS = [
+    {"_cli", "_web", "__main__", "queuing", "__init__"},
+    {"_run"},
+    {"_survey"},
+    {"_queue", "_folder"},
+    {"_journal", "_carrier"},
+    {"_lease"},
+    {"_fs", "_processes", "exceptions", "_sentinels"},
+]
+LEAVES = {"_fs", "_processes", "exceptions", "_sentinels"}
+# What may reach less than its floor allows.
+NARROW = {"_carrier": {"_lease", *LEAVES}, "_journal": {"_lease", *LEAVES}}
+# What hands names on to those above it, which import from here all the same.
+NAMES = {"__init__", "_survey/__init__", "_cli/__init__"}
+# Rooms of one floor that know one another.
+NEIGHBOURS = {("__main__", "_cli"), ("queuing", "__init__"), ("_fs", "_processes")}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -169,19 +46,46 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_down_only(module: str) -> None:
-    room = module.removesuffix(".py")
-    if room not in ARROWS:
-        return
-    allowed = ARROWS[room] | LEAVES
-    rooms = {other.removesuffix(".py") for other in MODULES}
-    used = {
+ROOMS = {module.removesuffix(".py") for module in MODULES}
+
+
+def wing_of(room: str) -> str:
+    return room.split("/")[0]
+
+
+def floor_of(room: str) -> int:
+    return next(number for number, wings in enumerate(FLOORS) if wing_of(room) in wings)
+
+
+def rooms_used_by(room: str) -> set[str]:
+    names = {
         name.removeprefix("persistq.").replace(".", "/")
-        for name in imported_modules(SOURCE / module)
+        for name in imported_modules(SOURCE / f"{room}.py")
         if name.startswith("persistq.")
     }
-    assert (used & rooms) - {"_journal", "_folder", "_cli"} <= allowed
+    used = {name for name in names if name in ROOMS}
+    return used | {f"{name}/__init__" for name in names if f"{name}/__init__" in ROOMS}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_imports_go_down_only(room: str) -> None:
+    wing = wing_of(room)
+    for used in rooms_used_by(room) - {f"{wing}/__init__"}:
+        other = wing_of(used)
+        if used in NAMES and other != wing:
+            continue
+        if other != wing and (wing, other) not in NEIGHBOURS:
+            assert floor_of(used) > floor_of(room), f"{room} imports {used}, which is not below it"
+            assert other in NARROW.get(wing, {other}), f"{room} is not to know {used}"
+
+
+def test_no_two_rooms_need_each_other() -> None:
+    left = {room: rooms_used_by(room) - NAMES - {room} for room in ROOMS - NAMES}
+    while left:
+        free = [room for room, used in left.items() if not used & left.keys()]
+        assert free, f"a circle among {sorted(left)}"
+        for room in free:
+            del left[room]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="sys.stdlib_module_names is new in 3.10")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from persistq._folder.grouped import ReadableGroupedFileFolderQueue
     from persistq._folder.readable import ReadableFolderQueue
     from persistq._folder.writable import WritableFolderQueue
-    from persistq._journal.persistent import PersistentQueue
     from persistq._journal.runs import pickup_dirs
+    from persistq._queue.persistent import PersistentQueue
     from persistq._sentinels import DONE, FAILED
     from persistq.exceptions import (
         JournalError,
@@ -54,7 +54,7 @@ _ROOMS = {
     "DONE": "_sentinels",
     "FAILED": "_sentinels",
     "JournalError": "exceptions",
-    "PersistentQueue": "_journal.persistent",
+    "PersistentQueue": "_queue.persistent",
     "PersistqError": "exceptions",
     "PreviousRunActiveError": "exceptions",
     "ReadableFolderQueue": "_folder.readable",

@@ -12,8 +12,8 @@ import multiprocessing
 import time
 from typing import TYPE_CHECKING, Any
 
-from persistq._journal import default_carrier
-from persistq._journal.carrier import Carrier
+from persistq._carrier import default_carrier
+from persistq._carrier.carrier import Carrier
 
 if TYPE_CHECKING:
     from harness import Amounts, Report

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import lines_workers
-from persistq._journal import default_carrier
+from persistq._carrier import default_carrier
 
 if default_carrier._MISSING:
     missing = default_carrier._MISSING
     pytest.skip(f"no carrier here: {missing} is missing", allow_module_level=True)
 
 from persistq import PersistentQueue, PersistqError
-from persistq._journal.carrier import Carrier
+from persistq._carrier.carrier import Carrier
 from persistq._journal.lines import OPEN_FILES, LineReader, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Journals
+    from journals import Journals
     from processes import Nursery
 
     MakeQueue = Callable[..., PersistentQueue]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import workers
-from journal.conftest import Journals
+from journals import Journals
 from persistq import DONE, JournalError, PersistentQueue, pickup_dirs
 
 if TYPE_CHECKING:

@@ -72,7 +72,7 @@ class Round:
         if options.bare:
             self.queue: Any = self.context.JoinableQueue(options.maxsize)
         else:
-            from persistq._journal.carrier import Carrier
+            from persistq._carrier.carrier import Carrier
 
             self.queue = Carrier(options.maxsize, ctx=self.context)
         self.theirs, ours = self.context.Pipe(duplex=False)

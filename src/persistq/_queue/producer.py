@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from persistq._journal.codec import Codec
-    from persistq._journal.own_queue import OwnQueue
     from persistq._journal.runs import PreviousWork
-    from persistq._journal.transport import Transport
+    from persistq._queue.own_queue import OwnQueue
+    from persistq._queue.transport import Transport
 
 logger = logging.getLogger("persistq")
 

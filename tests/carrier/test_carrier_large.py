@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import carrier_workers
-from persistq._journal import default_carrier
+from persistq._carrier import default_carrier
 
 if default_carrier._MISSING:
     missing = default_carrier._MISSING
     pytest.skip(f"no carrier here: {missing} is missing", allow_module_level=True)
 
-from persistq._journal import spill
-from persistq._journal.carrier import Carrier
+from persistq._carrier import spill
+from persistq._carrier.carrier import Carrier
 from persistq.exceptions import PersistqError
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def test_a_message_whose_file_was_removed_is_an_error_that_says_to_restart(home:
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from persistq._journal.carrier import Carrier\n" + code],
+        [sys.executable, "-c", "from persistq._carrier.carrier import Carrier\n" + code],
         env={**os.environ, "TMPDIR": str(folder)},
         capture_output=True,
         text=True,

@@ -1,15 +1,12 @@
-"""Directories, and queues over them."""
+"""What stands in the journals of a directory, for tests to look at."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from persistq import PersistentQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -36,25 +33,3 @@ class Journals:
         return PersistentQueue(
             self.prefix, previous_pickup_dir=self.folder
         ).get_list_of_outstanding_work()
-
-
-@pytest.fixture
-def current(tmp_path: Path) -> Path:
-    return tmp_path / "current"
-
-
-@pytest.fixture
-def journals(current: Path) -> Journals:
-    return Journals(current)
-
-
-@pytest.fixture
-def make_queue(current: Path) -> Callable[..., PersistentQueue]:
-    """Make a queue that journals as `jobs` in the current directory."""
-
-    def make(**arguments: Any) -> PersistentQueue:
-        arguments.setdefault("pickup_file_prefix", "jobs")
-        arguments.setdefault("current_pickup_dir", current)
-        return PersistentQueue(**arguments)
-
-    return make

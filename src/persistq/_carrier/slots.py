@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from queue import Full
 
-from persistq._journal.pipe import has_room, records_in
+from persistq._carrier.pipe import has_room, records_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from multiprocessing import util
 
-from persistq._journal.pipe import rest_s
+from persistq._carrier.pipe import rest_s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import workers
-from journal.conftest import Journals
+from journals import Journals
 from persistq import DONE, PersistentQueue
 
 if TYPE_CHECKING:

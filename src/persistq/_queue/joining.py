@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from persistq._journal.codec import Codec
     from persistq._journal.files import RunFiles
-    from persistq._journal.transport import Transport
+    from persistq._queue.transport import Transport
 
 logger = logging.getLogger("persistq")
 

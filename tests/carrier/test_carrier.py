@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import carrier_workers
-from persistq._journal import default_carrier
+from persistq._carrier import default_carrier
 
 if default_carrier._MISSING:
     missing = default_carrier._MISSING
     pytest.skip(f"no carrier here: {missing} is missing", allow_module_level=True)
 
-from persistq._journal.carrier import Carrier
-from persistq._journal.default_carrier import new_carrier
-from persistq._journal.pipe import RECORD_BYTES, open_pipe, records_in
-from persistq._journal.record import INLINE_BYTES
+from persistq._carrier.carrier import Carrier
+from persistq._carrier.default_carrier import new_carrier
+from persistq._carrier.pipe import RECORD_BYTES, open_pipe, records_in
+from persistq._carrier.record import INLINE_BYTES
 from persistq.exceptions import PersistqError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def test_the_feeder_rests_until_there_is_room_for_many_records(
     messages = [b"%d" % n for n in range(MANY)]
     with monkeypatch.context() as patch:
         patch.setattr(queue._feeder, "_start", lambda: None)  # but in this thread, by finish()
-        patch.setattr("persistq._journal.feeder.time", SimpleNamespace(sleep=take_half))
+        patch.setattr("persistq._carrier.feeder.time", SimpleNamespace(sleep=take_half))
         queue.put_bytes_many(messages)
         capacity = records_in(fd)
         queue._feeder.finish()
@@ -167,7 +167,7 @@ def test_a_process_need_not_wait_for_its_feeder(nursery: Nursery, when: str) -> 
 
 def test_a_script_whose_queue_nobody_will_read_again_can_drop_it() -> None:
     code = (
-        "from persistq._journal.carrier import Carrier\n"
+        "from persistq._carrier.carrier import Carrier\n"
         f"q = Carrier()\nfor n in range({MANY}): q.put(n)\ndel q"
     )
     done = subprocess.run(
@@ -501,7 +501,7 @@ def test_a_torn_record_is_an_error_that_says_to_restart() -> None:
 def test_every_write_is_small_enough_to_be_atomic() -> None:
     import select
 
-    from persistq._journal.pipe import RECORDS_PER_WRITE
+    from persistq._carrier.pipe import RECORDS_PER_WRITE
 
     assert RECORDS_PER_WRITE * RECORD_BYTES <= select.PIPE_BUF
 

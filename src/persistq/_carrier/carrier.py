@@ -38,16 +38,16 @@ from pickle import loads as _loads
 from queue import Full
 from struct import error as _StructError
 
-from persistq._journal import spill
-from persistq._journal.feeder import Feeder
-from persistq._journal.pipe import (
+from persistq._carrier import spill
+from persistq._carrier.feeder import Feeder
+from persistq._carrier.pipe import (
     RECORD_BYTES,
     RECORDS_PER_WRITE,
     open_pipe,
     read_in_time,
     records_in,
 )
-from persistq._journal.record import (
+from persistq._carrier.record import (
     INLINE_BYTES,
     MARK,
     WAKE,
@@ -59,7 +59,7 @@ from persistq._journal.record import (
     reference_in,
     unpack,
 )
-from persistq._journal.slots import Slots
+from persistq._carrier.slots import Slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import time
 from multiprocessing import util
 from queue import Full
 
-from persistq._journal.carrier import pickle_message
+from persistq._carrier.carrier import pickle_message
+from persistq._carrier.record import INLINE_BYTES
 from persistq._journal.codec import Codec
 from persistq._journal.lines import LineReader
-from persistq._journal.orphans import OrphanWatch, is_worker
-from persistq._journal.record import INLINE_BYTES
+from persistq._queue.orphans import OrphanWatch, is_worker
 from persistq._sentinels import Sentinel
 
 TYPE_CHECKING = False
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from persistq._journal.carrier import Carrier
-    from persistq._journal.feeder import Feeder
+    from persistq._carrier.carrier import Carrier
+    from persistq._carrier.feeder import Feeder
 
 logger = logging.getLogger("persistq")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from journal.conftest import Journals
+    from journals import Journals
 
     MakeQueue = Callable[..., PersistentQueue]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import workers
-from journal.conftest import Journals
+from journals import Journals
 from persistq import PersistentQueue, _fs
-from persistq._journal import spill
-from persistq._journal.carrier import Carrier
+from persistq._carrier import spill
+from persistq._carrier.carrier import Carrier
 
 if TYPE_CHECKING:
     from pathlib import Path

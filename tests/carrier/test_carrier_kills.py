@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import carrier_workers
-from persistq._journal import default_carrier
+from persistq._carrier import default_carrier
 
 if default_carrier._MISSING:
     missing = default_carrier._MISSING
     pytest.skip(f"no carrier here: {missing} is missing", allow_module_level=True)
 
-from persistq._journal import slots
-from persistq._journal.carrier import Carrier
+from persistq._carrier import slots
+from persistq._carrier.carrier import Carrier
 
 if TYPE_CHECKING:
     from processes import Nursery

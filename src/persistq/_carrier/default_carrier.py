@@ -57,7 +57,7 @@ def new_carrier(maxsize: int = 0, ctx: BaseContext | None = None) -> queues.Join
         multiprocessing.queues.JoinableQueue: The queue.
     """
     if _MISSING is None:
-        from persistq._journal.carrier import Carrier
+        from persistq._carrier.carrier import Carrier
 
         return Carrier(maxsize, ctx=ctx)
     _log.warning(

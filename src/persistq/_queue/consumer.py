@@ -10,8 +10,8 @@ from queue import Empty
 
 from persistq import _fs
 from persistq._journal.files import COMPLETED, STARTED, JournalFile, has_recovered_files
-from persistq._journal.orphans import is_orphan
 from persistq._journal.recovery import take_over
+from persistq._queue.orphans import is_orphan
 from persistq._sentinels import DONE, FAILED, Sentinel
 from persistq.exceptions import UpstreamFailureError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from persistq._journal.codec import Codec
     from persistq._journal.files import RunFiles
-    from persistq._journal.transport import Transport
+    from persistq._queue.transport import Transport
 
 logger = logging.getLogger("persistq")
 

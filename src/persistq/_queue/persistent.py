@@ -7,12 +7,12 @@ import os
 
 from persistq import _fs
 from persistq._journal.codec import Codec, return_same
-from persistq._journal.consumer import Consumer
-from persistq._journal.joining import Joiner
-from persistq._journal.orphans import is_worker
-from persistq._journal.producer import Producer
 from persistq._journal.recovery import has_living_workers
 from persistq._journal.runs import UNLABELED_PREFIX, PreviousWork, check_prefix
+from persistq._queue.consumer import Consumer
+from persistq._queue.joining import Joiner
+from persistq._queue.orphans import is_worker
+from persistq._queue.producer import Producer
 from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import UpstreamFailureError
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from persistq._journal.own_queue import OwnQueue
-    from persistq._journal.transport import Transport
+    from persistq._queue.own_queue import OwnQueue
+    from persistq._queue.transport import Transport
 
     Function = Callable[[Any], Any]
 
@@ -136,23 +136,23 @@ class PersistentQueue:
                 "without a queue of yours, which has a bound of its own"
             )
         if not self.use_queue and self._directory is not None:
-            from persistq._journal.journal_only import JournalOnly
+            from persistq._queue.journal_only import JournalOnly
 
             return JournalOnly(self._directory, self._prefix, self._codec)
         if queue is None or is_context:
             # Imported here, for it is as large as the rest of persistq.
-            from persistq._journal.default_carrier import new_carrier
+            from persistq._carrier.default_carrier import new_carrier
 
             queue = new_carrier(maxsize, queue)
         # Asked by name, for that module cannot be imported on every platform.
-        if type(queue).__module__ == "persistq._journal.carrier":
-            from persistq._journal.own_queue import OwnQueue
+        if type(queue).__module__ == "persistq._carrier.carrier":
+            from persistq._queue.own_queue import OwnQueue
 
             own_queue = OwnQueue(queue, self._codec.is_plain())
             if self._directory is not None:
                 self._own_queue = own_queue
             return own_queue
-        from persistq._journal.user_queue import UserQueue
+        from persistq._queue.user_queue import UserQueue
 
         return UserQueue(queue)
 

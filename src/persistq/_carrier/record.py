@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from persistq._journal.pipe import RECORD_BYTES
+from persistq._carrier.pipe import RECORD_BYTES
 from persistq.exceptions import PersistqError
 
 # A length byte (or one of the three kinds below), the message, zeros, and a mark by which a reader

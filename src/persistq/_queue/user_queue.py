@@ -6,7 +6,7 @@ import pickle
 import queue
 import threading
 
-from persistq._journal import orphans
+from persistq._queue import orphans
 from persistq._sentinels import Sentinel
 from persistq.exceptions import PersistqError
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import workers
-from journal.conftest import Journals
+from journals import Journals
 from persistq import DONE, PersistentQueue, PersistqError, PreviousRunActiveError, _fs
-from persistq._journal import joining, locks, runs
+from persistq._journal import locks, runs
 from persistq._journal.files import STARTED, JournalFile, is_own, process_files
+from persistq._queue import joining
 
 if TYPE_CHECKING:
     from pathlib import Path

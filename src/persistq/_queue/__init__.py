@@ -1,0 +1,1 @@
+"""`PersistentQueue`: a carrier of messages, and the journal of what became of them."""
