@@ -390,6 +390,100 @@ def _copy_content(reading: int, writing: int) -> None:
             view = view[os.write(writing, view) :]
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it, or raise the OSError that stopped it.
+
+    Args:
+        fd (int): A descriptor.
+        data (bytes): What to write.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def make_readable(fd: int) -> None:
+    """Let all read a file who may read its folder, whatever this process's umask.
+
+    Args:
+        fd (int): A descriptor of the file, which is this user's.
+    """
+    if hasattr(os, "fchmod"):
+        try:
+            os.fchmod(fd, 0o644)
+        except OSError:
+            pass  # a file system without modes
+
+
+def publish_new(temporary: str, path: str) -> None:
+    """Give a finished file its name, never over another file.
+
+    Killed in the midst of it: the file has both names, or the temporary one.
+
+    Args:
+        temporary (str): Its path until now.
+        path (str): Its path from now on, in the same folder.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: Whatever else the file system refuses.
+    """
+    # Not rename_new() where links will do: it loads ctypes, which takes longer than all the rest.
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError):
+        rename_new(temporary, path)
+    else:
+        os.unlink(temporary)
+
+
+_LOCAL = frozenset(
+    [
+        "bcachefs",
+        "btrfs",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "jfs",
+        "overlay",
+        "ramfs",
+        "reiserfs",
+        "tmpfs",
+        "vfat",
+        "xfs",
+        "zfs",
+    ]
+)
+_carries_locks: dict[int, bool] = {}
+
+
+def carries_locks(path: str, device: int) -> bool:
+    """Tell whether a lock on a file binds all who use the file, on whichever host or mount.
+
+    Args:
+        path (str): Path of a file.
+        device (int): The number of the device that it is on (`st_dev`).
+
+    Returns:
+        bool: True of local file systems, and of NFS that is not told to keep locks to itself
+        (nfs(5), local_lock); False of others, such as FUSE and SMB.
+    """
+    if sys.platform != "linux":
+        return True  # nothing tells, and a local disk is the rule
+    known = _carries_locks.get(device)
+    if known is None:
+        kind, options = _mount_of(path)
+        known = kind in _LOCAL
+        if kind in ("nfs", "nfs4"):
+            local = re.search(r"local_lock=(\w+)", options)
+            known = "nolock" not in options.split(",") and (local is None or local[1] == "none")
+        _carries_locks[device] = known
+    return known
+
+
 def reports_every_change(path: str) -> bool:
     """Tell whether the kernel sees every change of a folder: no other machine can make one.
 
@@ -399,10 +493,13 @@ def reports_every_change(path: str) -> bool:
     Returns:
         bool: False on a network or unknown file system, and outside Linux.
     """
-    local = {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs"}
-    local |= {"reiserfs", "tmpfs", "vfat", "xfs", "zfs"}
+    return _mount_of(path)[0] in _LOCAL
+
+
+def _mount_of(path: str) -> tuple[str, str]:
+    """Return the kind and the options of the mount that a path is on; empty where unknown."""
     real = os.path.realpath(path)
-    found, kind = "", ""
+    found, kind, options = "", "", ""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
@@ -411,7 +508,8 @@ def reports_every_change(path: str) -> bool:
                 inside = real == point or real.startswith(point.rstrip("/") + "/")
                 # Of mounts on one point, the last is the one that shows.
                 if inside and len(point) >= len(found):
-                    found, kind = point, fields[fields.index("-") + 1]
+                    rest = fields[fields.index("-") + 1 :]
+                    found, kind, options = point, rest[0], rest[2].strip()
     except (OSError, ValueError, IndexError):
-        return False
-    return kind in local
+        return "", ""
+    return kind, options

@@ -19,6 +19,39 @@ def machine_fqdn() -> str:
     return _machine_fqdn
 
 
+def host_name() -> str:
+    """Give this machine's name as its kernel has it: no name server is asked."""
+    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+
+
+def boot_id() -> str:
+    """Give what tells this start of this kernel from all others; empty where there is no such."""
+    return _first_line("/proc/sys/kernel/random/boot_id")
+
+
+def machine_id() -> str:
+    """Give what tells this installed system from others, machine-id(5); empty where unset."""
+    return _first_line("/etc/machine-id")
+
+
+def start_ticks(pid: int) -> str:
+    """Give when a process started, in ticks since the kernel did; empty where that is not told."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is a name in parentheses that may hold anything.
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ""
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
+
+
 def user_name() -> str:
     """Give the name of the user, which os.getlogin() cannot without a terminal."""
     import getpass
