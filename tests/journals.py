@@ -25,8 +25,13 @@ class Journals:
         return text.splitlines()
 
     def names(self) -> list[str]:
-        """Return the names of all files but for what is in hand."""
-        return sorted(path.name for path in self.folder.iterdir() if "_started_" not in path.name)
+        """Return the names of all journals but for what is in hand."""
+        found = [path.name for path in self.folder.glob("*.tsv")]
+        return sorted(name for name in found if "_started_" not in name)
+
+    def all_names(self) -> list[str]:
+        """Return the names of all files and folders, hidden ones too."""
+        return sorted(path.name for path in self.folder.iterdir())
 
     def outstanding(self) -> list[Any]:
         """Return what a later run finds outstanding."""

@@ -19,6 +19,7 @@ NAMES = {
     "ReadableGroupedFileFolderQueue",
     "DONE",
     "FAILED",
+    "FailedWork",
     "pickup_dirs",
     "PersistqError",
     "UpstreamFailureError",
@@ -51,6 +52,7 @@ def test_the_signature_is_the_references_and_then_keywords() -> None:
         ("fsync", False),
         ("record_started", True),
         ("maxsize", 0),
+        ("max_attempts", 5),
     ]
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:7])
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters[7:])
@@ -65,7 +67,7 @@ def test_the_signature_is_the_references_and_then_keywords() -> None:
         ("get_nowait", ["self"]),
         ("task_done", ["self", "obj"]),
         ("get_list_of_outstanding_work", ["self"]),
-        ("requeue_unprocessed_work", ["self"]),
+        ("requeue_unprocessed_work", ["self", "skip_unreadable"]),
         ("mark_all_work_done", ["self"]),
         ("close", ["self"]),
         ("fail", ["self"]),
@@ -73,6 +75,13 @@ def test_the_signature_is_the_references_and_then_keywords() -> None:
         ("return_same", ["obj"]),
         ("put_many", ["self", "iterable", "block", "timeout"]),
         ("join", ["self", "timeout"]),
+        ("task_done_many", ["self", "iterable"]),
+        ("task_failed", ["self", "obj", "reason"]),
+        ("attempt", ["self", "obj"]),
+        ("work", ["self", "function"]),
+        ("get_list_of_failed_work", ["self"]),
+        ("requeue_failed_work", ["self", "messages"]),
+        ("discard_failed_work", ["self", "messages"]),
     ],
 )
 def test_the_methods_of_the_reference_are_there(method: str, parameters: list[str]) -> None:

@@ -191,10 +191,10 @@ def work_but_for(talk: Any, q: PersistentQueue, bad: str) -> list[Any]:
 
 
 def die_before_recording(talk: Any, q: PersistentQueue) -> None:
-    def die(taken: object) -> None:
+    def die(*taken: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    q._consumer._record_started = die  # type: ignore[method-assign]
+    q._consumer._record = die  # type: ignore[method-assign]
     q.get()
 
 
@@ -269,19 +269,10 @@ def look_and_requeue(talk: Any, previous: str) -> tuple[list[Any], str]:
     return seen, ""
 
 
-def hold_file(talk: Any, path: str) -> None:
-    from persistq._journal import locks
-
-    fd = os.open(path, os.O_RDWR)
-    locks.hold(fd)
-    talk.send("held")
-    talk.recv()
-
-
-def is_relative(talk: Any, pid: int) -> bool:
-    from persistq._journal import locks
-
-    return locks.is_relative(pid)
+def put_and_stay_under_an_id(talk: Any, folder: str, pid: int) -> None:
+    """As a process whose id is that of another one, in another container."""
+    os.getpid = lambda: pid
+    put_and_stay(talk, folder)
 
 
 def die_before_acknowledging(talk: Any, q: PersistentQueue) -> None:
@@ -303,14 +294,14 @@ def take_under_an_id(talk: Any, q: PersistentQueue, pid: int, does_it: bool) -> 
 
 
 def stop_before_recording(talk: Any, q: PersistentQueue) -> Any:
-    record = q._consumer._record_started
+    record = q._consumer._record
 
-    def stop(taken: Any) -> None:
+    def stop(*taken: Any) -> None:
         talk.send("taken")
         talk.recv()
-        record(taken)
+        record(*taken)
 
-    q._consumer._record_started = stop  # type: ignore[method-assign]
+    q._consumer._record = stop  # type: ignore[method-assign]
     message = q.get()
     q.task_done(message)
     return message

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from persistq._folder.grouped import ReadableGroupedFileFolderQueue
     from persistq._folder.readable import ReadableFolderQueue
     from persistq._folder.writable import WritableFolderQueue
+    from persistq._journal.failures import FailedWork
     from persistq._journal.runs import pickup_dirs
     from persistq._queue.persistent import PersistentQueue
     from persistq._sentinels import DONE, FAILED
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DONE",
     "FAILED",
+    "FailedWork",
     "JournalError",
     "PersistentQueue",
     "PersistqError",
@@ -53,6 +55,7 @@ __all__ = [
 _ROOMS = {
     "DONE": "_sentinels",
     "FAILED": "_sentinels",
+    "FailedWork": "_journal.failures",
     "JournalError": "exceptions",
     "PersistentQueue": "_queue.persistent",
     "PersistqError": "exceptions",

@@ -178,6 +178,20 @@ class Lease:
             os.rename(self.path, path)
             self.path = path
 
+    def note(self, text: str) -> None:
+        """Say one thing more, for `notes`; where it cannot be written it is not said.
+
+        Args:
+            text (str): One line.
+        """
+        fd = _mine.get(self._identity)
+        if fd is not None and self.is_mine:
+            try:
+                os.lseek(fd, 0, os.SEEK_END)
+                os.write(fd, text.encode("utf-8", "surrogateescape") + b"\n")
+            except OSError:
+                pass
+
     def release(self) -> None:
         """Remove the file: this process has ended its part, and owes nothing."""
         self._end(remove=True)
@@ -255,6 +269,23 @@ def read(path: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def notes(path: str) -> list[str]:
+    """Return what the holder of a lease has said since it was made.
+
+    Args:
+        path (str): Path of a lease.
+
+    Returns:
+        list[str]: A text for each call of `Lease.note`; none where it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(1 << 16).decode("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return []
+    return lines[1:]
 
 
 def is_mine(path: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from persistq import (
     DONE,
     FAILED,
+    FailedWork,
     JournalError,
     PersistentQueue,
     PersistqError,
@@ -24,6 +25,7 @@ from persistq._folder.base import _FolderQueue
 __all__ = [
     "DONE",
     "FAILED",
+    "FailedWork",
     "JournalError",
     "PersistentQueue",
     "PersistqError",

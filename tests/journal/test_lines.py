@@ -137,7 +137,7 @@ def test_an_interrupt_after_sending_does_not_put_other_lines_in_the_place(
     # The record of the first is on the queue, though its put was interrupted.
     assert q.get() == "a" * 1000
     assert q.get() == "b" * 1000
-    assert journals.outstanding() == ["b" * 1000]
+    assert journals.outstanding() == ["a" * 1000, "b" * 1000]
 
 
 def test_a_changed_journal_is_an_error_and_not_another_message(

@@ -17,10 +17,9 @@ import pytest
 
 import workers
 from journals import Journals
-from persistq import DONE, PersistentQueue, PersistqError, PreviousRunActiveError, _fs
-from persistq._journal import locks, runs
-from persistq._journal.files import STARTED, JournalFile, is_own, process_files
-from persistq._queue import joining
+from persistq import DONE, PersistentQueue, PersistqError, PreviousRunActiveError, _lease
+from persistq._journal import runs
+from persistq._queue import desertion, joining
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +31,7 @@ pytestmark = needs_kill
 
 
 def started(folder: Path) -> list[str]:
-    return [os.path.basename(path) for _, path in process_files(str(folder), "jobs", STARTED)]
+    return sorted(path.name for path in folder.glob("jobs_started_*.tsv"))
 
 
 def start_holder(nursery: Nursery, q: PersistentQueue, count: int, method: str = "fork") -> Child:
@@ -155,18 +154,18 @@ def test_a_message_taken_and_not_recorded_at_the_kill_is_found_in_the_journals(
     assert Journals(tmp_path).outstanding() == []
 
 
-def test_with_several_producers_what_still_waits_is_not_taken_for_lost(
+def test_with_several_producers_a_worker_goes_on_until_all_have_closed(
     tmp_path: Path, nursery: Nursery
 ) -> None:
     q = PersistentQueue("jobs", tmp_path, number_of_workers=2, number_of_producers=2)
     other = second_producer(q, tmp_path)
     q.put_many(["a", "b"])
     start_holder(nursery, q, 1).kill()
-    q.close()  # two DONEs, which one worker will meet
+    worker = nursery.start(workers.work, q)
+    q.close()
     other.put("later")
-    assert nursery.start(workers.work, q).result() == ["b", "a"]
     other.close()
-    assert nursery.start(workers.work, q).result() == ["later"]
+    assert worker.result() == ["b", "later", "a"]
     assert Journals(tmp_path).outstanding() == []
 
 
@@ -248,19 +247,23 @@ def test_a_restart_over_the_same_directory_forgets_what_was_begun(
     assert nursery.start(workers.work, again).result() == ["b"]
 
 
-def test_work_of_a_worker_that_was_held_for_dead_is_done_twice_and_nobody_fails(
+def test_what_a_stopped_worker_has_taken_is_never_held_for_lost(
     tmp_path: Path, nursery: Nursery
 ) -> None:
     q = PersistentQueue("jobs", tmp_path, number_of_workers=3)
     q.put_many(["a", "b"])
     stopped = nursery.start(workers.stop_before_recording, q)
     assert stopped.receive() == "taken"
+    os.kill(stopped.pid, signal.SIGSTOP)
     start_holder(nursery, q, 1).kill()
+    assert q.join(2.5) is False  # "b" is back on the queue, and "a" may be in a living hand
     q.close()
-    assert sorted(nursery.start(workers.work, q).result()) == ["a", "b"]
+    assert nursery.start(workers.work, q).result() == ["b"]
+    os.kill(stopped.pid, signal.SIGCONT)
     stopped.send("go on")
     assert stopped.result() == "a"
     assert Journals(tmp_path).outstanding() == []
+    assert Journals(tmp_path).lines("completed") == ["a", "b"]
 
 
 def test_what_is_completed_in_a_new_file_meanwhile_is_not_taken_over(
@@ -276,14 +279,14 @@ def test_what_is_completed_in_a_new_file_meanwhile_is_not_taken_over(
         # Just when this process looks who lives, so behind its first listing.
         if not told:
             told.append(True)
-            is_held(path)
-            holder.send("complete")
+            holder.send("complete and die")
             assert holder.result() == ["a"]
-        return is_held(path)
+            holder.join()
+        return is_dead(path)
 
     told: list[bool] = []
-    is_held = locks.is_held
-    monkeypatch.setattr(locks, "is_held", complete_it_meanwhile)
+    is_dead = _lease.is_dead
+    monkeypatch.setattr(_lease, "is_dead", complete_it_meanwhile)
     assert q.get() == "b"
     q.task_done("b")
     assert q.get() is DONE
@@ -318,7 +321,7 @@ def test_join_leaves_it_to_the_workers_once_the_queue_is_closed(
 def test_join_does_not_wait_for_ever_for_workers_that_all_died(
     tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joining, "_REPLACEMENT_S", 0.2)
+    monkeypatch.setattr(desertion, "_REPLACEMENT_S", 0.2)
     monkeypatch.setattr(joining, "_LOOK_S", 0.05)
     q = PersistentQueue("jobs", tmp_path)
     q.put("a")
@@ -424,12 +427,17 @@ def test_a_message_that_two_of_the_dead_had_in_hand_is_done_once(
 ) -> None:
     q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
     q.put_many(["a", "a", "b"])
-    start_holder(nursery, q, 3).kill()
+    first = start_holder(nursery, q, 3)
     # As a kill leaves it, of the worker that was taking them over.
-    (path,) = [path for _, path in process_files(str(tmp_path), "jobs", STARTED)]
-    shutil.copy(path, tmp_path / "jobs_started_PID1.tsv")
+    second = start_holder(nursery, q, 0, "spawn")
+    (path,) = tmp_path.glob("jobs_started_*.tsv")
+    (lease,) = tmp_path.glob(f".jobs_copy_*_PID{second.pid}.lease")
+    shutil.copy(path, tmp_path / f"jobs_started_PID{second.pid}.tsv")
+    assert lease.exists()
+    first.kill()
+    second.kill()
     q.close()
-    assert nursery.start(workers.work, q).result() == ["a", "a", "b"]
+    assert sorted(nursery.start(workers.work, q).result()) == ["a", "a", "b"]
     assert q.join(5)
 
 
@@ -467,17 +475,17 @@ def test_join_counts_a_message_that_cannot_be_put_back_once(
     assert q.join(20)
 
 
-def test_deaths_of_an_earlier_run_in_the_same_directory_are_forgotten(tmp_path: Path) -> None:
-    q = PersistentQueue("jobs", tmp_path)
+def test_deaths_of_an_earlier_run_in_the_same_directory_are_forgotten(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
     q.put("old")
-    q.task_done(q.get())
-    q.dispose()
-    assert q.put_file is not None
-    q.put_file.close()
-    recovered = tmp_path / "jobs_started_PID1_recovered.tsv"
-    recovered.write_text("old\n")
+    start_holder(nursery, q, 1).kill()
+    assert q.join(1) is False  # which settles the death
+    q.close()
+    assert list(tmp_path.glob(".jobs_*.settled"))
     again = PersistentQueue("jobs", tmp_path, tmp_path)
-    assert not recovered.exists()
+    assert not list(tmp_path.glob(".jobs_*.settled"))
     again.put("new")
     message = again.get()
     again.task_done(message)
@@ -552,94 +560,32 @@ def test_only_looking_never_waits(tmp_path: Path, nursery: Nursery) -> None:
     assert sibling.result() == (["a"], "PreviousRunActiveError")
 
 
-def test_a_runs_own_family_may_carry_its_work(tmp_path: Path, nursery: Nursery) -> None:
+def test_a_child_of_the_run_may_not_restart_it_either(tmp_path: Path, nursery: Nursery) -> None:
     q = PersistentQueue("jobs", tmp_path / "1")
     q.put("a")
     child = nursery.start(
         workers.restart_in_time, str(tmp_path / "2"), str(tmp_path / "1"), 0.3, method="spawn"
     )
     assert child.receive() == "waiting"
-    assert child.result() == ("requeued", "1")
+    assert child.result()[0] == "PreviousRunActiveError"
 
 
 def test_another_containers_process_of_this_id_is_a_stranger(
     tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It holds a file that bears this process's id."""
     monkeypatch.setattr(runs, "_WAIT_S", 0.2)
-    path = tmp_path / f"jobs_requested_PID{os.getpid()}.tsv"
-    path.write_text("a\n")
-    holder = nursery.start(workers.hold_file, str(path))
-    assert holder.receive() == "held"
+    stranger = nursery.start(
+        workers.put_and_stay_under_an_id, str(tmp_path / "1"), os.getpid(), method="spawn"
+    )
+    assert stranger.receive() == "put"
     with pytest.raises(PreviousRunActiveError, match=str(os.getpid())):
-        PersistentQueue("jobs", tmp_path / "2", tmp_path, queue=queue.Queue())
-    holder.kill()
-    q = PersistentQueue("jobs", tmp_path / "2", tmp_path, queue=queue.Queue())
+        PersistentQueue("jobs", tmp_path / "2", tmp_path / "1", queue=queue.Queue())
+    stranger.kill()
+    q = PersistentQueue("jobs", tmp_path / "2", tmp_path / "1", queue=queue.Queue())
     assert q.get_list_of_outstanding_work() == ["a"]
 
 
 # --- locks -------------------------------------------------------------------------------
-
-
-def test_a_journal_is_held_while_its_process_has_it_open(tmp_path: Path, nursery: Nursery) -> None:
-    journal = JournalFile(str(tmp_path), "jobs", STARTED, False)
-    path = str(journal.open().name)
-    # A child that lives on does not keep its parent's lock.
-    child = nursery.start(workers.take_and_hold, PersistentQueue(queue=queue.Queue()), 0)
-    assert child.receive() == "holding"
-    assert locks.is_held(path)
-    assert is_own(path)
-    journal.close()
-    assert not locks.is_held(path)
-    assert not is_own(path)
-    journal.append(b"a\n")
-    assert locks.is_held(path)
-    journal.remove()
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_child_forked_during_a_look_does_not_keep_the_lock(
-    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "jobs_started_PID1.tsv"
-    path.touch()
-    lock, children = locks._lock, []
-
-    def lock_and_fork(fd: int, *how: Any, **named: Any) -> None:
-        lock(fd, *how, **named)
-        q = PersistentQueue(queue=queue.Queue())
-        children.append(nursery.start(workers.take_and_hold, q, 0))
-        assert children[-1].receive() == "holding"
-
-    with monkeypatch.context() as patch:
-        patch.setattr(locks, "_lock", lock_and_fork)
-        assert locks.is_held(str(path)) is False
-    assert locks.is_held(str(path)) is False
-    with _fs.folder_lock(str(tmp_path)):
-        children.append(
-            nursery.start(workers.take_and_hold, PersistentQueue(queue=queue.Queue()), 0)
-        )
-    with _fs.folder_lock(str(tmp_path)):  # the test's time limit ends this where it is kept
-        assert all(child.process.is_alive() for child in children)
-
-
-def test_where_locks_are_refused_nothing_is_assumed_dead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import fcntl
-
-    def refuse(fd: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "no locks available")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    journal = JournalFile(str(tmp_path), "jobs", STARTED, False)
-    journal.append(b"a\n")
-    path = str(journal.open().name)
-    journal.close()
-    assert locks.is_held(path) is None
-    assert locks.is_held(str(tmp_path / "missing")) is None
-    monkeypatch.undo()
-    assert locks.is_held(path) is False
 
 
 def test_where_locks_are_refused_runs_are_restarted_all_the_same(
@@ -659,33 +605,6 @@ def test_where_locks_are_refused_runs_are_restarted_all_the_same(
     assert nursery.start(workers.work, q).result() == ["b"]  # and "a" may be in a living hand
     again = PersistentQueue("jobs", tmp_path / "2", tmp_path / "1", queue=queue.Queue())
     assert again.requeue_unprocessed_work() == 1
-
-
-def test_a_file_put_aside_before_it_was_locked_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hold = locks.hold
-
-    def be_late(fd: int) -> None:
-        monkeypatch.setattr(locks, "hold", hold)
-        (path,) = tmp_path.iterdir()
-        path.rename(tmp_path / "aside")
-
-    monkeypatch.setattr(locks, "hold", be_late)
-    journal = JournalFile(str(tmp_path), "jobs", STARTED, False)
-    journal.append(b"a\n")
-    assert (tmp_path / "aside").read_bytes() == b""
-    assert (tmp_path / f"jobs_started_PID{os.getpid()}-2.tsv").read_bytes() == b"a\n"
-
-
-def test_relatives_are_ancestors_and_descendants(nursery: Nursery) -> None:
-    children = [nursery.start(workers.take_and_hold, PersistentQueue(queue=queue.Queue()), 0)]
-    children.append(nursery.start(workers.is_relative, children[0].pid))
-    assert locks.is_relative(os.getpid())
-    assert locks.is_relative(os.getppid())
-    assert locks.is_relative(children[0].pid)
-    assert children[1].result() is False
-    assert not locks.is_relative(2**30)
 
 
 def test_a_death_is_logged(

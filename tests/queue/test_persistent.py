@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 
 def drain(q: PersistentQueue) -> list[Any]:
-    """Take what waits, without waiting for more than what is on its way."""
+    """Take what waits, without waiting for more than what is on its way; at most one sentinel."""
     messages = []
     while True:
         try:
             messages.append(q.get(timeout=0.5))
         except queue.Empty:
+            return messages
+        if messages[-1] is DONE or messages[-1] is FAILED:
             return messages
 
 
@@ -83,7 +85,8 @@ def test_an_unlabeled_queue_has_a_prefix_of_its_own(make_queue: MakeQueue, curre
     q = make_queue(pickup_file_prefix=None)
     q.put("a")
     assert q.pickup_file_prefix is None
-    assert os.listdir(current) == [f"unlabeled_queue_requested_PID{os.getpid()}.tsv"]
+    names = [name for name in os.listdir(current) if name.endswith(".tsv")]
+    assert names == [f"unlabeled_queue_requested_PID{os.getpid()}.tsv"]
 
 
 def test_without_a_directory_nothing_is_recorded_and_anything_travels(tmp_path: Path) -> None:
@@ -192,15 +195,21 @@ def test_a_refused_message_is_withdrawn(make_queue: MakeQueue, journals: Journal
     assert drain(q) == ["b", "e"]
 
 
-def test_an_interrupted_put_is_withdrawn(make_queue: MakeQueue, journals: Journals) -> None:
+def test_the_line_of_an_interrupted_put_stays_for_it_may_have_been_sent(
+    make_queue: MakeQueue, journals: Journals
+) -> None:
     class Interrupted(queue.Queue):  # type: ignore[type-arg]
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+            super().put(item, block, timeout)
             raise KeyboardInterrupt
 
     q = make_queue(queue=Interrupted())
     with pytest.raises(KeyboardInterrupt):
         q.put("a")
-    assert journals.outstanding() == []
+    q.task_done(q.get())
+    with pytest.raises(KeyboardInterrupt):
+        q.put("a")
+    assert journals.outstanding() == ["a"]
 
 
 def test_task_done_once_too_often_leaves_no_record(
@@ -282,10 +291,23 @@ def test_a_closed_queue_takes_nothing_more(make_queue: MakeQueue, journals: Jour
 
 
 def test_close_puts_a_done_for_each_worker_that_there_is_by_then(make_queue: MakeQueue) -> None:
-    q = make_queue(number_of_workers=2)
+    q = make_queue(number_of_workers=2, queue=queue.Queue())
     q.number_of_workers = 3
     q.close()
-    assert drain(q) == [DONE] * 3
+    assert [q.get(timeout=5) for _ in range(3)] == [DONE] * 3
+    with pytest.raises(queue.Empty):
+        q.get(timeout=0.05)
+
+
+def test_on_the_default_carrier_everybody_meets_done_however_many_there_are(
+    make_queue: MakeQueue,
+) -> None:
+    q = make_queue()
+    q.put("a")
+    q.close()
+    assert [q.get(timeout=5) for _ in range(5)] == ["a", *[DONE] * 4]
+    assert q.get() is DONE
+    assert q.get_nowait() is DONE
 
 
 def test_close_can_be_called_again_for_the_dones_that_had_no_room(make_queue: MakeQueue) -> None:
@@ -379,7 +401,7 @@ def test_mark_all_work_done_completes_what_is_left_and_keeps_the_sentinels(
         assert q.get(timeout=5) == "a"
         q.mark_all_work_done()
         assert journals.outstanding() == ["a"]
-        assert drain(q) == [DONE, DONE]
+        assert [q.get(timeout=5), q.get(timeout=5)] == [DONE, DONE]
         q.task_done("a")
         assert q.join(5)
 

@@ -39,13 +39,13 @@ def test_a_job_is_finished_by_a_second_run(
     )
     if is_requeued_first:
         q.requeue_unprocessed_work()
+        q.put("old-7")  # it has been requeued, and nobody has done it yet
     children = [nursery.start(workers.work, q, method=start_method) for _ in range(2)]
     if not is_requeued_first:
         q.requeue_unprocessed_work()
     with q:
         for number in range(50):
             q.put(f"new-{number}")
-        q.put("old-7")  # it has been requeued
     done = [message for child in children for message in child.result()]
     assert sorted(done) == sorted(f"{age}-{n}" for age in ("old", "new") for n in range(50))
     assert q.join(20)

@@ -210,9 +210,9 @@ def outstanding(options: argparse.Namespace) -> int:
         options (argparse.Namespace): With `path`, `prefix` and `zero`.
     """
     from persistq._journal.codec import Codec
-    from persistq._journal.files import JournalNames
     from persistq._journal.outstanding import Outstanding
     from persistq._journal.outstanding import outstanding as read
+    from persistq._journal.run_state import RunState
 
     places = _survey.journals(options.path)
     prefixes = sorted({prefix for _, prefix in places})
@@ -237,9 +237,8 @@ def outstanding(options: argparse.Namespace) -> int:
     for path, prefix in reversed(places):
         work: Outstanding | None = None
         for number in range(20):
-            names = JournalNames(path, prefix)
             try:
-                work = read(names.requested, names.completed)
+                work = read(RunState(path, prefix).chain())
                 break
             except FileNotFoundError:
                 if number == 19:

@@ -9,7 +9,7 @@ import time
 
 from persistq import _survey
 from persistq._cli import FINE, QUEUE_FAILED, look, show
-from persistq._journal.files import JournalNames
+from persistq._journal.run_state import RunState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class JournalView:
         self.failed = False
         for number in range(20):
             try:
-                names = JournalNames(self._path, self.name)
-                self.total = sum(map(self._lines, names.requested))
-                self.done = sum(map(self._lines, names.completed))
+                state = RunState(self._path, self.name)
+                self.total = sum(map(self._lines, state.requested))
+                self.done = sum(map(self._lines, [*state.completed, *state.failed_here]))
                 break
             except FileNotFoundError:
                 if number == 19:

@@ -1,236 +1,258 @@
 """What processes of this run that died had in hand, for the living to take over.
 
-With `record_started`, a worker writes each message to `<prefix>_started_PID<pid>.tsv` before it is
-handed out, and holds that file locked while it lives. A started file that nobody holds is a dead
-worker's; what it started and did not complete is taken over by exactly one of the living, under
-the folder's lock: first the lines go to the taker's own started file, then the dead worker's is
-put aside, as `..._recovered.tsv`.
+A worker writes each message to its started file before it is handed out. A lease that is free is
+a dead process's; what that had started, and what the run has not completed, is taken over by
+exactly one of the living, under the directory's lock:
 
-Killed between the two steps: both files name the messages, so they may be done twice in this run.
-Killed before: nothing has happened. Killed behind: they are in the taker's hand, and so the next
-one's to take over. Whatever happens, the journals of requested and completed work do not change.
+1. How often each of these messages has met a death is counted in the taker's attempts file. Killed
+   behind this: the death is settled anew, and counted twice. That is at most an attempt too few.
+2. The lines go to the taker's own started file, or back on the queue; what has met too many
+   deaths is set aside. Killed behind this: both files name them, so they may be done twice.
+3. The dead one's lease is renamed: the death is settled. Killed behind this: they are in the
+   taker's hand, or on the queue.
+
+A worker may also die between taking a message off the queue and recording that. Such a message is
+in no living process's hand, and not on its way either; see `lost`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import time
+import signal
 from collections import Counter
 
-from persistq import _fs
-from persistq._journal import locks
-from persistq._journal.files import (
-    STARTED,
-    JournalFile,
-    RunFiles,
-    has_recovered_files,
-    is_own,
-    process_files,
-    process_id,
-    recovered_files,
+from persistq import _lease
+from persistq._journal import failures
+from persistq._journal.codec import line_key
+from persistq._journal.members import ENDED
+from persistq._journal.names import (
+    CHECKED,
+    CLOSED,
+    HELD,
+    LEFT,
+    MAIN,
+    PRODUCER,
+    SETTLED,
+    is_lease_of,
 )
-from persistq._journal.outstanding import outstanding
+from persistq._journal.outstanding import Journals, outstanding
+from persistq._journal.reading import FIELDS_BEFORE_FAILED, scan
+from persistq._journal.run_state import RunState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Sequence
 
-logger = logging.getLogger("persistq")
-
-# A living worker that has just taken a message off the queue needs far less than this to record
-# that it has, if it is not stopped.
-_SETTLE_S = 1.0
-_LOOK_S = 0.02
+    from persistq._journal.run_state import Member
 
 
 class Casualties:
-    """The dead workers of a run, found in its directory.
+    """The processes of a run that died, and are not settled.
+
+    To be made under the directory's lock, and used before that is given back.
 
     Args:
-        directory (str): The directory of the run.
-        prefix (str): The queue's prefix.
-        files (() -> RunFiles): Lists the run's files.
+        state (RunState): The run.
+        max_attempts (int | None): At how many deaths a message is set aside; None for no limit.
 
     Attributes:
-        lines (list[bytes]): What they had started and not completed.
-        has_living (bool): Whether another process holds a started file.
-        has_deaths (bool): Whether any worker has died, also one whose work was taken over.
+        dead (list[Member]): The leases of those who died.
+        lines (list[bytes]): What they had started, and nobody has completed: to be taken over.
+        too_often (list[tuple[bytes, int]]): What is to be set aside instead, and its deaths.
+        counted (list[bytes]): Lines for an attempts file.
     """
 
-    def __init__(self, directory: str, prefix: str, files: Callable[[], RunFiles]) -> None:
-        self._files = files
+    def __init__(self, state: RunState, max_attempts: int | None) -> None:
+        self.dead = [member for member in state.members_of_run() if member.is_dead() is True]
+        # Listed anew: one that was alive at the first look may have made a file before it died.
+        self._state = RunState(state.directory, state.names.prefix) if self.dead else state
         self.lines: list[bytes] = []
-        self._dead: list[str] = []
-        self._living: list[tuple[int, str]] = []
-        self.has_living = False
-        dead = []
-        for pid, path in process_files(directory, prefix, STARTED):
-            if locks.is_held(path) is not False:
-                self._living.append((pid, path))
-                self.has_living |= not is_own(path)
-            else:
-                self._dead.append(path)
-                dead.append((pid, path))
-        # Listed behind that, so all that the dead have ever completed is there.
-        begun = files().begun if dead else []
-        for pid, path in dead:
-            completed = _of_process(begun, pid, is_living=False)
-            self.lines += outstanding([path], completed).lines
-        # What the dead have left is the evidence that they died, however long ago.
-        self.has_deaths = bool(self._dead) or has_recovered_files(directory, prefix)
-        if len(set(self.lines)) < len(self.lines):
-            self._drop_what_two_had()
+        self.too_often: list[tuple[bytes, int]] = []
+        self.counted: list[bytes] = []
+        if not self.dead:
+            return
+        started: list[bytes] = []
+        for member in self.dead:
+            started += in_hand(self._state, member.name.tag)
+        if started:
+            self._sort_out(started, max_attempts)
 
-    def _drop_what_two_had(self) -> None:
-        # Killed while it took over, a worker leaves a message in two files. Done twice, it would
-        # be acknowledged once too often.
-        left = self._outstanding()
-        lines, self.lines = self.lines, []
-        seen: Counter[bytes] = Counter()
-        for line in lines:
-            seen[line] += 1
-            if seen[line] <= max(left[line], 1):
+    def _sort_out(self, started: Sequence[bytes], max_attempts: int | None) -> None:
+        state = self._state
+        keys = set(map(line_key, started))
+        own = state.own()
+        # A dispatcher may have completed what a worker took; and killed while it took over, a
+        # worker leaves a message in two files. Done twice, it would be acknowledged too often.
+        left = scan(own.requested, keys)
+        left.subtract(scan(own.completed, keys))
+        left.subtract(scan(own.failed, keys, FIELDS_BEFORE_FAILED))
+        deaths = failures.deaths(state.attempts, keys)
+        for line in started:
+            key = line_key(line)
+            self.counted.append(failures.attempts_line(1, line))
+            deaths[key] += 1
+            if left[key] <= 0:
+                continue
+            left[key] -= 1
+            if max_attempts is not None and deaths[key] >= max_attempts:
+                self.too_often.append((line, deaths[key]))
+            else:
                 self.lines.append(line)
 
-    def lost_on_the_way(self) -> Counter[bytes]:
-        """Return messages that are outstanding, and in no living worker's hand.
-
-        Once all work has been taken off the queue, these were in a dead worker's: it took them,
-        and died before it could record that, or has recorded it.
-
-        Returns:
-            Counter[bytes]: Their lines.
-
-        Raises:
-            OSError: A journal cannot be read.
-        """
-        return self._outstanding() - self.in_hand()
-
-    def _outstanding(self) -> Counter[bytes]:
-        # Listed anew: whoever has completed something since may have done so in a new file.
-        files = self._files()
-        return Counter(outstanding(files.requested, files.completed).lines)
-
-    def in_hand(self) -> Counter[bytes]:
-        """Return what the living have started and not completed."""
-        lines: Counter[bytes] = Counter()
-        begun = self._files().begun
-        for pid, path in self._living:
+    def settle(self) -> None:
+        """Record that these deaths have been seen to."""
+        for member in self.dead:
+            name = member.name
+            path = self._state.names.lease(name.role, self._state.run, name.tag, SETTLED)
             try:
-                completed = _of_process(begun, pid, is_living=True)
-                lines.update(outstanding([path], completed).lines)
+                os.rename(member.path, os.path.join(self._state.directory, path))
             except FileNotFoundError:
-                pass  # it has ended since, with nothing in hand
-        return lines
-
-    def add_lost_on_the_way(self) -> None:
-        """Add messages that a worker took off the queue, dying before it could record that.
-
-        Only for when all work has been taken off the queue.
-
-        Raises:
-            OSError: A journal cannot be read.
-        """
-        deadline_s = time.monotonic() + _SETTLE_S
-        lost = self.lost_on_the_way() - Counter(self.lines)
-        while lost and time.monotonic() < deadline_s:
-            time.sleep(_LOOK_S)
-            lost &= self.lost_on_the_way() - Counter(self.lines)
-        self.lines += lost.elements()
-
-    def put_aside(self) -> None:
-        """Rename the dead workers' files, so that nobody takes over from them again."""
-        for path in self._dead:
-            target, number = path[: -len(".tsv")] + "_recovered.tsv", 1
-            while os.path.lexists(target):
-                number += 1
-                target = f"{path[: -len('.tsv')]}_recovered-{number}.tsv"
-            os.rename(path, target)
-        self._dead = []
+                pass  # its directory was tidied by hand
+        self.dead = []
 
 
-def has_living_workers(directory: str, prefix: str) -> bool:
-    """Tell whether another process takes messages, or may.
+def in_hand(state: RunState, tag: str) -> list[bytes]:
+    """Return what a process has started, and neither completed nor set aside itself.
 
     Args:
-        directory (str): The directory of the run.
-        prefix (str): The queue's prefix.
+        state (RunState): The run.
+        tag (str): The tag of its files.
 
     Returns:
-        bool: True if so.
-    """
-    return any(
-        locks.is_held(path) is not False and not is_own(path)
-        for _, path in process_files(directory, prefix, STARTED)
-    )
-
-
-def _of_process(completed: list[str], pid: int, is_living: bool) -> list[str]:
-    # An id may have been a dead worker's, and be a living one's now; that of a process of an
-    # earlier run is not among these.
-    return [
-        path
-        for path in completed
-        if process_id(path) == pid and (locks.is_held(path) is not False) is is_living
-    ]
-
-
-def take_over(
-    directory: str,
-    prefix: str,
-    started: JournalFile,
-    files: Callable[[], RunFiles],
-    is_all_taken: bool,
-) -> list[bytes]:
-    """Take over what dead workers of this run had in hand.
-
-    Args:
-        directory (str): The directory of the run.
-        prefix (str): The queue's prefix.
-        started (JournalFile): The taker's own record of what it has in hand.
-        files (() -> RunFiles): Lists the run's files.
-        is_all_taken (bool): Whether all that was requested has been taken off the queue.
-
-    Returns:
-        list[bytes]: Journal lines. Usually none, since nobody died.
+        list[bytes]: Lines, in the order in which they were started.
 
     Raises:
-        OSError: The directory or a journal cannot be read.
+        OSError: A file cannot be read.
     """
-    with _fs.folder_lock(directory):
-        casualties = Casualties(directory, prefix, files)
-        if not casualties.has_deaths:
-            return []
-        if is_all_taken:
-            casualties.add_lost_on_the_way()
-        lines = casualties.lines
-        if lines:
-            logger.warning(
-                "queue %r: %d messages taken over from workers that died", prefix, len(lines)
+    names = state.names
+    path = os.path.join(state.directory, names.journal("started", tag))
+    if path not in state.started:
+        return []
+    completed = os.path.join(state.directory, names.journal("completed", tag))
+    failed = os.path.join(state.directory, names.journal("failed", tag))
+    try:
+        return outstanding(
+            Journals(
+                [path],
+                [completed] if completed in state.completed else [],
+                [failed] if failed in state.failed else [],
             )
-            try:
-                started.append(b"".join([line + b"\n" for line in lines]))
-            except OSError as error:
-                logger.warning("cannot record what was taken over: %s", error)
-        casualties.put_aside()
-        return lines
+        ).lines
+    except FileNotFoundError:
+        return []  # it has ended since, with nothing in hand
 
 
-def remove_started_files(directory: str, prefix: str) -> None:
-    """Remove the started files of an earlier run in this directory: requeueing replaces them.
+def lost(state: RunState) -> Counter[bytes]:
+    """Return messages that are outstanding, in no living process's hand, and not given up.
+
+    Once all work has been taken off the queue, and nothing is on its way, these were in the hand of
+    a process that died before it could record that, or has recorded it.
 
     Args:
-        directory (str): The directory.
-        prefix (str): The queue's prefix.
+        state (RunState): The run, listed behind the moment at which all that was so.
+
+    Returns:
+        Counter[bytes]: Their lines.
 
     Raises:
-        OSError: The directory cannot be listed, or a file not be removed.
+        OSError: A journal cannot be read.
     """
-    paths = [path for _, path in process_files(directory, prefix, STARTED)]
-    over = [path for path in paths if locks.is_held(path) is not True]
-    if len(over) == len(paths):
-        # Nobody of this run is there yet, so these tell of deaths in earlier ones.
-        over += recovered_files(directory, prefix)
-    for path in over:
-        os.unlink(path)
+    left = outstanding(state.own()).lines
+    if not left:
+        return Counter()
+    held: Counter[bytes] = Counter()
+    for member in state.members_of_run((HELD, LEFT)):
+        held.update(map(line_key, in_hand(state, member.name.tag)))
+    found: Counter[bytes] = Counter()
+    for line in left:
+        key = line_key(line)
+        if held[key] > 0:
+            held[key] -= 1
+        else:
+            found[line] += 1
+    return found
+
+
+def given_up(state: RunState) -> int:
+    """Return how many messages copies have given up that have ended since."""
+    return sum(len(in_hand(state, member.name.tag)) for member in state.members_of_run((LEFT,)))
+
+
+def has_deaths(state: RunState, states: Iterable[str] = (SETTLED, CHECKED)) -> bool:
+    """Tell whether a process of the run has died, and that was settled."""
+    return bool(state.members_of_run(states))
+
+
+def has_unchecked_deaths(state: RunState) -> bool:
+    """Tell whether a message may have been lost with a process that died."""
+    return has_deaths(state, (SETTLED,))
+
+
+def check_off(state: RunState) -> None:
+    """Record that nothing was lost with those who died, or that it is found."""
+    for member in state.members_of_run((SETTLED,)):
+        name = member.name
+        if is_lease_of(name, state.run):
+            path = state.names.lease(name.role, state.run, name.tag, CHECKED)
+            try:
+                os.rename(member.path, os.path.join(state.directory, path))
+            except FileNotFoundError:
+                pass
+
+
+def dead_producers(state: RunState) -> list[Member]:
+    """Return the producers that have died without closing, settled or not."""
+    found = [
+        member
+        for member in state.members_of_run((HELD, SETTLED, CHECKED))
+        if member.name.role == PRODUCER
+    ]
+    return [m for m in found if m.name.state != HELD or m.is_dead() is True]
+
+
+def living_producers(state: RunState, but: str = "") -> list[Member]:
+    """Return the producers that live, and have not closed: the main process if it has put.
+
+    Args:
+        state (RunState): The run.
+        but (str): The tag of one to be left out.
+    """
+    found = []
+    for member in state.members_of_run():
+        tag = member.name.tag
+        if tag == but:
+            continue
+        has_put = any(
+            name is not None and name.tag == tag
+            for name in (state.names.parse(os.path.basename(path)) for path in state.requested)
+        )
+        if (
+            (member.name.role == PRODUCER or (member.name.role == MAIN and has_put))
+            and member.is_dead() is not True
+            and CLOSED not in _lease.notes(member.path)
+        ):
+            found.append(member)
+    return found
+
+
+def how_it_ended(member: Member, exit_status: int | None) -> str:
+    """Return what has ended a process, as far as it is known.
+
+    Args:
+        member (Member): Its lease.
+        exit_status (int | None): As `multiprocessing` gives it, where this process is its parent.
+
+    Returns:
+        str: Empty where nothing is known.
+    """
+    for note in _lease.notes(member.path):
+        if note.startswith(ENDED):
+            return note[len(ENDED) :]
+    if exit_status is None:
+        return ""
+    if exit_status < 0:
+        try:
+            return f"killed by {signal.Signals(-exit_status).name}"
+        except ValueError:
+            return f"killed by signal {-exit_status}"
+    return f"exit status {exit_status}"

@@ -9,19 +9,24 @@ from collections import deque
 from queue import Empty
 
 from persistq import _fs
-from persistq._journal.files import COMPLETED, STARTED, JournalFile, has_recovered_files
-from persistq._journal.recovery import take_over
-from persistq._queue.orphans import is_orphan
+from persistq._journal import recovery
+from persistq._journal.journal_file import JournalFile
+from persistq._journal.names import COMPLETED, STARTED, WORKER
+from persistq._journal.run_state import RunState
+from persistq._queue import orphans
+from persistq._queue.in_hand import InHand
+from persistq._queue.in_transit import living_in_transit
 from persistq._sentinels import DONE, FAILED, Sentinel
 from persistq.exceptions import UpstreamFailureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
     from typing import Any
 
     from persistq._journal.codec import Codec
-    from persistq._journal.files import RunFiles
+    from persistq._journal.members import Membership
+    from persistq._queue.failing import Failing
     from persistq._queue.transport import Transport
 
 logger = logging.getLogger("persistq")
@@ -29,6 +34,9 @@ logger = logging.getLogger("persistq")
 # How long a message may be on its way from another process, before what the queue counts as
 # waiting is taken to be lost with that process.
 _IN_FLIGHT_S = 1.0
+# How often a process that waits for messages looks whether its producers live.
+_PRODUCERS_S = 1.0
+_SHOWN = 3
 
 
 class Consumer:
@@ -37,49 +45,53 @@ class Consumer:
     Args:
         transport (Transport): What carries the messages.
         codec (Codec): What turns messages into journal lines, and back.
-        directory (str | None): Directory of the journals; None keeps none.
+        membership (Membership | None): The copy's part in the run; None without journals.
         prefix (str): The queue's prefix.
         fsync (bool): Whether a completion is to survive a power cut.
         record_started (bool): Whether to record what is begun, for the living to take over.
-        number_of_producers (int): How many `DONE`s make a last one.
-        files (() -> RunFiles): The files of this run.
+        failing (Failing | None): What sets messages aside; None without journals.
     """
 
     def __init__(
         self,
         transport: Transport,
         codec: Codec,
-        directory: str | None,
+        membership: Membership | None,
         prefix: str,
         fsync: bool,
         record_started: bool,
-        number_of_producers: int,
-        files: Callable[[], RunFiles],
+        failing: Failing | None,
     ) -> None:
         self._transport = transport
         self._codec = codec
-        self._directory = directory
+        self._membership = membership
         self._prefix = prefix
-        self._number_of_producers = number_of_producers
-        self._files = files
+        self._failing = failing
         self.completed: JournalFile | None = None
         self._started: JournalFile | None = None
-        if directory is not None:
-            self.completed = JournalFile(directory, prefix, COMPLETED, fsync)
+        if membership is not None:
+            self.completed = JournalFile(membership, COMPLETED, fsync)
             if record_started:
                 # Not synced: after a power cut there is nobody to take over.
-                self._started = JournalFile(directory, prefix, STARTED, False)
+                self._started = JournalFile(membership, STARTED, False)
         self._begin()
         _fs.watch_forks(self)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._is_announced = False
-        self._dones_met = 0
-        self._ends_owed = 0  # last DONEs that were met, and not yet handed out
+        self._watch: orphans.Watch | None = None
+        self._is_orphaned = False
         self._taken_over: deque[bytes] = deque()
-        self._taken = self._finished = 0
-        self._last: tuple[Any, bytes | None] = (None, None)
+        self._ends_owed = 0  # DONEs that were met, and not yet handed out
+        self.in_hand = InHand()
+        self._generation = 0
+        self._idle_since_s: float | None = None
+        self._next_producers_s = 0.0
+        self._has_settled = False
+        # The threads that have taken messages here.
+        self.threads: set[threading.Thread] = set()
+        self._local = threading.local()
 
     def _after_fork(self) -> None:
         """In a forked child: be a consumer of its own."""
@@ -89,123 +101,247 @@ class Consumer:
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take a message, DONE or FAILED; timeout in seconds. See `PersistentQueue.get`."""
-        if self._ends_owed:
+        if self._taken_over or self._ends_owed:
             message = self._get_at_the_end()
             if message is not None:
                 return message[0]
-        if not self._is_announced:
-            self._announce()
+        try:
+            flags = self._local.flags
+        except AttributeError:
+            flags = self._announce()
+        membership = self._membership
         deadline_s = None if timeout is None else time.monotonic() + timeout
         while True:
+            if membership is not None:
+                membership.check()
+            if self._is_orphaned:
+                raise self._orphaned()
+            self._generation = generation = self._generation % 255 + 1
             try:
+                # From here until it is recorded, what this thread may have taken is its own.
+                if self.in_hand.count:
+                    flags[2] = block and timeout is None and orphans.is_alone()
+                flags[0] = generation
                 taken = self._transport.get(block, timeout)
+                if taken is not None and type(taken[0]) is not Sentinel:
+                    if membership is not None:
+                        # Stopped for long, it may have woken up in a run that was carried on.
+                        membership.check()
+                        self._record(taken, membership)
+                    self._idle_since_s = None
+                    return taken[0]
             except Empty:
-                if self._transport.crosses_processes and is_orphan():
-                    raise self._orphaned() from None
-                raise
-            if taken is None:
                 self._look_around()
-            elif type(taken[0]) is not Sentinel:
-                self._taken += 1
-                self._last = taken
-                if self._started is not None:
-                    self._record_started(taken)
-                return taken[0]
+                raise
+            finally:
+                flags[0] = 0
+                flags[2] = 0
+            if taken is None:
+                sentinel = self._look_around()
+                if sentinel is not None:
+                    return sentinel
+            elif taken[0] is FAILED:
+                return FAILED
             else:
-                if taken[0] is FAILED:
-                    return FAILED
-                if self._is_last_done():
-                    message = self._get_at_the_end()
-                    if message is not None:
-                        return message[0]
+                self._ends_owed += 1
+                message = self._get_at_the_end()
+                if message is not None:
+                    return message[0]
             if deadline_s is not None:
                 timeout = max(deadline_s - time.monotonic(), 0)
 
-    def _announce(self) -> None:
-        """Before the first message: be seen to live, and watch that the parent does."""
-        self._is_announced = True
-        self._transport.watch_for_orphans()
-        if self._started is not None:
-            try:
-                self._started.open()
-            except OSError as error:
-                logger.warning("cannot record what is begun: %s", error)
+    def _announce(self) -> Any:
+        """Before a thread's first message: be seen to live, and watch that the parent does."""
+        with self._lock:
+            if self._membership is not None:
+                self._membership.join(WORKER)
+            if orphans.is_worker() and (self._watch is None or not self._watch.is_alive()):
+                wake = self._transport.waker()
+                if wake is not None:
+                    try:
+                        self._watch = orphans.Watch(self._has_reason_to_wake, wake)
+                    except RuntimeError as error:
+                        self._transport.look_around_yourself()
+                        logger.warning("no thread can be started that watches the run: %s", error)
+            self.threads = {t for t in self.threads if t.is_alive()} | {threading.current_thread()}
+        self._local.flags = flags = self._transport.flags()
+        return flags
 
-    def _record_started(self, taken: tuple[Any, bytes | None]) -> None:
+    def _record(self, taken: tuple[Any, bytes | None], membership: Membership) -> None:
         message, line = taken
         try:
             if line is None:
                 line = self._codec.encode(message)
-                self._last = (message, line)
-            # Killed before this: the message was taken, and is in no living worker's hand.
-            self._started.append(line + b"\n")  # type: ignore[union-attr]
+            if self._started is not None:
+                # Killed before this: the message was taken, and is in no living worker's hand.
+                self._started.append(line + b"\n")
         except Exception as error:
             # Whatever it is, the message is here, and its work can be done.
             logger.warning("cannot record that %r was begun: %s", message, error)
+        if line is not None:
+            self.in_hand.add(message, line)
 
-    def _look_around(self) -> None:
-        if is_orphan():
-            try:
-                waiting = self._transport.qsize()
-            except NotImplementedError:
-                waiting = 0  # it was empty when this process woke
-            if waiting == 0:
+    # --- looking around -------------------------------------------------------------------
+
+    def _has_reason_to_wake(self) -> bool:
+        if self._is_orphan():
+            self._is_orphaned = True
+            return True
+        membership = self._membership
+        if membership is not None and membership.sealed_by(look=True) is not None:
+            return True
+        if self._transport.has_ended():
+            return True
+        return self._idle_since_s is not None and self._has_failed_producers()
+
+    def _is_orphan(self) -> bool:
+        answer = None if self._membership is None else self._membership.is_orphan()
+        return orphans.has_lost_parent() if answer is None else answer
+
+    def _look_around(self) -> Sentinel | None:
+        """Nothing came: see whether something will, and return FAILED where that is known."""
+        if self._idle_since_s is None:
+            self._idle_since_s = time.monotonic()
+        if self._transport.crosses_processes and orphans.is_worker():
+            if not self._is_orphaned and self._watch is None:
+                self._is_orphaned = self._is_orphan()
+            if self._is_orphaned:
                 raise self._orphaned()
+        if self._membership is not None:
+            self._membership.check()
+        if self._has_failed_producers():
+            self._transport.tell_failed()
+            return FAILED
+        return None
+
+    def _has_failed_producers(self) -> bool:
+        """Tell whether so many producers have died that the end will never come."""
+        membership, now_s = self._membership, time.monotonic()
+        if membership is None or now_s < self._next_producers_s or not self._is_quiet():
+            return False
+        try:
+            state = RunState(membership.directory, self._prefix)
+            dead = recovery.dead_producers(state)
+            if not dead:
+                return False
+            closed = self._transport.number_closed()
+            alive = len(recovery.living_producers(state))
+            wanted = self._transport.number_of_producers
+            if closed + alive >= wanted or closed + len(dead) < wanted:
+                return False
+        except OSError:
+            return False
+        finally:
+            took_s = time.monotonic() - now_s
+            self._next_producers_s = now_s + max(_PRODUCERS_S, took_s * 50)
+        if not self._is_quiet():
+            return False
+        who = ", ".join(f"process {member.name.pid}" for member in dead)
+        logger.error("queue %r: a producer has died without closing: %s", self._prefix, who)
+        return True
+
+    def _is_quiet(self) -> bool:
+        try:
+            return self._transport.empty()
+        except NotImplementedError:
+            return True
 
     def _orphaned(self) -> UpstreamFailureError:
+        orphans.let_other_queues_go()
         return UpstreamFailureError(
-            f"queue {self._prefix!r}: the process that started this worker has died, and the "
-            "queue is empty, so there will be no more work. Start the job again: what was not "
-            "completed is outstanding."
+            f"queue {self._prefix!r}: the process that started this worker has died, so nobody "
+            "waits for its work. Start the job again: what was not completed is outstanding."
         )
 
-    def _is_last_done(self) -> bool:
-        # Each producer puts a DONE for each worker, behind its own work. Whichever workers take
-        # them, the last one that is taken stands behind all work of all producers.
-        with self._lock:
-            self._dones_met += 1
-            if self._dones_met < self._number_of_producers:
-                return False
-            self._dones_met = 0
-            self._ends_owed += 1
-            return True
+    # --- the end --------------------------------------------------------------------------
 
     def _get_at_the_end(self) -> tuple[Any] | None:
         """Return what dead workers had in hand, then DONE; None where no DONE is owed."""
         with self._lock:
-            while self._ends_owed:
-                if not self._taken_over:
-                    self._taken_over.extend(self._take_over())
+            while True:
+                message = self._next_taken_over()
+                if message is not None or not self._ends_owed:
+                    return message
+                self._taken_over.extend(self._take_over())
                 if not self._taken_over:
                     self._ends_owed -= 1
-                    if self._taken == self._finished:
-                        self._stop_recording()
+                    if not self.in_hand.count:
+                        self.forget_started()
                     return (DONE,)
+
+    def _next_taken_over(self) -> tuple[Any] | None:
+        with self._lock:
+            while self._taken_over:
                 line = self._taken_over.popleft()
                 try:
                     message = self._codec.decode(line)
                 except Exception as error:
                     logger.error("%r, of a dead worker, is left outstanding: %s", line, error)
                     continue
-                self._taken += 1
-                self._last = (message, line)
+                self.in_hand.add(message, line)
                 return (message,)
         return None
 
     def _take_over(self) -> list[bytes]:
-        if self._started is None or self._directory is None:
+        membership, started = self._membership, self._started
+        if started is None or membership is None or self._failing is None:
             return []
-        # Of one producer, the DONE stands behind all work, so all has been taken by somebody.
-        is_all_taken = self._number_of_producers == 1 and self._transport.is_first_in_first_out
         try:
-            return take_over(
-                self._directory, self._prefix, self._started, self._files, is_all_taken
-            )
+            with _fs.folder_lock(membership.directory):
+                state = RunState(membership.directory, self._prefix)
+                if state.run != membership.run:
+                    return []
+                lines = self._failing.settle(state, self._begin_all)
+                lines += self._find_lost(membership)
+            return lines
         except OSError as error:
             logger.warning("cannot look for workers that died: %s", error)
             return []
 
+    def _begin_all(self, lines: list[bytes]) -> None:
+        if not lines or self._started is None:
+            return
+        logger.warning(
+            "queue %r: %d messages taken over from workers that died", self._prefix, len(lines)
+        )
+        try:
+            self._started.append(b"".join([line + b"\n" for line in lines]))
+        except OSError as error:
+            logger.warning("cannot record what was taken over: %s", error)
+
+    def _find_lost(self, membership: Membership) -> list[bytes]:
+        """Look for what was lost with the dead, if nothing can be in a living hand unseen."""
+        transport = self._transport
+        state = RunState(membership.directory, self._prefix)
+        if not recovery.has_unchecked_deaths(state) or not transport.is_first_in_first_out:
+            return []
+        # The end is reached, so all was taken. Whoever is about to record what it took would make
+        # that look lost; then it is for the next who ends to ask.
+        transit = living_in_transit(transport, state, but=membership)
+        if transit is None or any(t.taking or t.sending or t.backlog for t in transit.values()):
+            return []
+        lines = list(recovery.lost(RunState(membership.directory, self._prefix)).elements())
+        self._begin_all(lines)
+        recovery.check_off(state)
+        return lines
+
     # --- completing -----------------------------------------------------------------------
+
+    def line_to_complete(self, obj: Any) -> bytes:
+        """Return the journal line of a message that is done, or set aside."""
+        line = self.in_hand.line_of(obj)
+        if line is None:
+            line = self._codec.encode(obj)
+            if self.in_hand.count and not self.in_hand.has(line):
+                logger.warning(
+                    "queue %r: task_done(%r), which is none of the messages in hand here (%s); it "
+                    "is recorded as it was said. Expected the message itself: a path in place of "
+                    "the name, or one column of the row, does not complete it.",
+                    self._prefix,
+                    obj,
+                    ", ".join(map(repr, self.in_hand.some(_SHOWN))),
+                )
+        return line
 
     def task_done(self, obj: Any) -> None:
         """Record that a message is done, and tell the queue. See `PersistentQueue.task_done`."""
@@ -214,26 +350,54 @@ class Consumer:
         if self.completed is None:
             self._transport.task_done()
             return
-        message, known = self._last
-        # What was taken last is done as it was then, even if it has been changed since.
-        line = known if message is obj and known is not None else self._codec.encode(obj)
+        line = self.line_to_complete(obj)
         # Killed before this: the work is done again by the next run. Behind it: it is not.
         self.completed.append(line + b"\n")
-        try:
-            self._transport.task_done()
-        except ValueError:
-            if not self._has_been_taken_over():
-                self.completed.withdraw([line])
-                raise
-        self._finished += 1
+        self.tell_done([(obj, line)], self.completed, [line])
 
-    def _has_been_taken_over(self) -> bool:
-        # A worker that was stopped for long may have been held for dead, and its message done by
-        # another, too. That is nothing to fail for: done twice is what is promised at worst.
-        if self._started is None or self._directory is None:
+    def task_done_many(self, objs: Iterable[Any]) -> None:
+        """Do the same for a batch, with one write. See `PersistentQueue.task_done_many`."""
+        messages = [obj for obj in objs if obj is not DONE and obj is not FAILED]
+        if self.completed is None:
+            for _ in messages:
+                self._transport.task_done()
+        elif messages:
+            lines = [self.line_to_complete(obj) for obj in messages]
+            self.completed.append(b"\n".join(lines) + b"\n")
+            self.tell_done(list(zip(messages, lines)), self.completed, lines)
+
+    def task_failed(self, obj: Any, reason: str | BaseException) -> None:
+        """Set a message aside. See `PersistentQueue.task_failed`."""
+        if obj is DONE or obj is FAILED:
+            return
+        assert self._failing is not None
+        line = self.line_to_complete(obj)
+        record = self._failing.record(line, reason)
+        # Killed before this: it is outstanding. Behind it: it is set aside.
+        self._failing.failed.append(record + b"\n")
+        self.tell_done([(obj, line)], self._failing.failed, [record])
+
+    def tell_done(
+        self, done: list[tuple[Any, bytes]], file: JournalFile, records: list[bytes]
+    ) -> None:
+        """Tell the queue of messages whose end stands in a file; undo what it refuses."""
+        for number, (obj, line) in enumerate(done):
+            try:
+                self._transport.task_done()
+            except ValueError:
+                if not self._has_deaths():
+                    file.withdraw(records[number:])
+                    raise
+            self.in_hand.remove(obj, line)
+
+    def _has_deaths(self) -> bool:
+        # The count of a carrier is too high or too low once somebody has died between a record
+        # and its count. That is nothing to fail for: the journals are right.
+        membership = self._membership
+        if membership is None:
             return False
         try:
-            return has_recovered_files(self._directory, self._prefix)
+            return recovery.has_deaths(RunState(membership.directory, self._prefix))
         except OSError:
             return False
 
@@ -249,9 +413,10 @@ class Consumer:
                 if taken is None:
                     continue
                 if type(taken[0]) is Sentinel:
+                    if self._transport.has_ended():
+                        break  # it stays said, however often it is asked
                     sentinels.append(taken[0])
                 else:
-                    self._taken += 1
                     self.task_done(taken[0])
         finally:
             for sentinel in sentinels:
@@ -269,17 +434,41 @@ class Consumer:
                 raise
             return self._transport.get(True, _IN_FLIGHT_S)
 
-    def _stop_recording(self) -> None:
-        """Nothing is in hand: a file that stayed would look like that of a killed worker."""
-        if self._started is not None:
-            self._started.remove()
-            self._is_announced = False
-            self._taken = self._finished = 0
+    # --- leaving --------------------------------------------------------------------------
 
-    def dispose(self) -> None:
-        """Close the files. What is not completed by now is given up, for the next run to do."""
-        others = [t for t in threading.enumerate() if not t.daemon]
-        if self._taken == self._finished or others == [threading.current_thread()]:
-            self._stop_recording()
+    def in_hand_count(self, key: bytes) -> int:
+        """Return how many messages with a line of this key are in hand of this process."""
+        return self.in_hand.how_many(key)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something is in hand, or waits to be handed out here."""
+        return bool(self.in_hand.count or self._taken_over)
+
+    def dispose(self) -> bool:
+        """Close the files; return False where other threads of this process are still at it."""
+        here = threading.current_thread()
+        if any(t is not here and t.is_alive() for t in self.threads):
+            return False
+        if self.has_work and not orphans.is_alone():
+            return False  # another thread may be about to complete it
+        if not self.has_work:
+            self.forget_started()
+        elif self._started is not None:
+            self._started.close()
         if self.completed is not None:
             self.completed.close()
+        self._local = threading.local()
+        return True
+
+    def forget_started(self) -> None:
+        """Remove the record of what was begun: nothing is in hand, so it says nothing."""
+        if self._started is not None:
+            self._started.remove()
+
+    def give_up(self) -> bool:
+        """Let go of what is in hand; return whether there was anything."""
+        had_work = self.has_work
+        self._taken_over.clear()
+        self.in_hand = InHand()
+        return had_work

@@ -13,24 +13,26 @@ from collections import Counter, deque
 from queue import Full
 
 from persistq import _fs
-from persistq._journal.recovery import Casualties
-from persistq.exceptions import PersistqError
+from persistq._journal import recovery
+from persistq._journal.outstanding import outstanding
+from persistq._journal.run_state import RunState
+from persistq._queue.in_transit import have_moved_on, living_in_transit, token_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from persistq._journal.codec import Codec
-    from persistq._journal.files import RunFiles
-    from persistq._queue.transport import Transport
+    from persistq._journal.members import Membership
+    from persistq._queue.desertion import Desertion
+    from persistq._queue.failing import Failing
+    from persistq._queue.transport import InTransit, Transport
 
 logger = logging.getLogger("persistq")
 
 _LOOK_S = 0.5
 # A look that reads long journals takes at most this part of the time.
 _PART = 0.1
-# A supervisor has this long to replace workers, before they are taken to be gone for good.
-_REPLACEMENT_S = 10.0
 
 
 class Joiner:
@@ -39,29 +41,32 @@ class Joiner:
     Args:
         transport (Transport): What carries the messages.
         codec (Codec): What turns journal lines into messages.
-        directory (str): Directory of the journals.
+        membership (Membership | None): The copy's part in the run; None without journals.
+        failing (Failing | None): What sees to the dead; None where nothing is recorded for that.
+        desertion (Desertion): What tells whether anybody is left.
         prefix (str): The queue's prefix.
-        files (() -> RunFiles): The files of this run.
     """
 
     def __init__(
         self,
         transport: Transport,
         codec: Codec,
-        directory: str,
+        membership: Membership | None,
+        failing: Failing | None,
+        desertion: Desertion,
         prefix: str,
-        files: Callable[[], RunFiles],
     ) -> None:
         self._transport = transport
         self._codec = codec
-        self._directory = directory
+        self._membership = membership
+        self._failing = failing
+        self._desertion = desertion
         self._prefix = prefix
-        self._files = files
-        self._lost: Counter[bytes] = Counter()  # what the last look missed
+        self._missed: Counter[bytes] = Counter()  # what the last look missed
+        self._seen: Mapping[str, InTransit] = {}  # what was on its way then
         self._to_put_back: deque[bytes] = deque()  # what the queue has had no room for
-        self._given_up: Counter[bytes] = Counter()  # what cannot be put on the queue at all
+        self._unreadable: Counter[bytes] = Counter()  # what cannot be put on the queue at all
         self._next_look_s = 0.0
-        self._deserted_since_s: float | None = None
 
     def join(self, is_closed: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until all messages are done; what dead workers had in hand goes to the living.
@@ -77,57 +82,60 @@ class Joiner:
             bool: Whether all is done.
 
         Raises:
-            PersistqError: The queue is closed, workers died with work in hand, and for ten
-                seconds no worker is alive to do it. Never with a timeout.
+            PersistqError: There are messages left, and nobody to do them. Never with a timeout.
         """
         deadline_s = None if timeout is None else time.monotonic() + timeout
-        self._deserted_since_s = None
+        self._desertion.begin()
         while True:
             left_s = _LOOK_S if deadline_s is None else max(deadline_s - time.monotonic(), 0)
             if self._transport.join(min(left_s, _LOOK_S)):
                 return True
-            if time.monotonic() >= self._next_look_s:
+            now_s = time.monotonic()
+            if deadline_s is not None and now_s >= deadline_s:
+                return False
+            if now_s >= self._next_look_s:
                 if self._look(is_closed()):
                     return True
                 if deadline_s is None:
                     self._check_deserted()
-            if deadline_s is not None and time.monotonic() >= deadline_s:
-                return False
-
-    def _check_deserted(self) -> None:
-        since_s = self._deserted_since_s
-        if since_s is not None and time.monotonic() - since_s > _REPLACEMENT_S:
-            raise PersistqError(
-                f"queue {self._prefix!r}: workers died with work in hand, and none is alive to do "
-                "it. Start the job again: what was not completed is outstanding."
-            )
 
     def _look(self, is_closed: bool) -> bool:
         """See to the dead; return whether all is done."""
-        started_s = time.monotonic()
+        membership, failing = self._membership, self._failing
+        if membership is None or failing is None:
+            return False
+        began_s = time.monotonic()
         try:
-            with _fs.folder_lock(self._directory):
-                casualties = Casualties(self._directory, self._prefix, self._files)
-                if is_closed:
-                    self._to_put_back.clear()  # the workers find it outstanding, and in no hand
-                if casualties.lines and not is_closed:
-                    self._to_put_back += casualties.lines
-                    # First back on the queue: killed between the two, it is done twice in this
-                    # run. Of what has no room yet, only this process knows; should it be killed,
-                    # it is outstanding for the next run.
-                    self._put_back()
-                    casualties.put_aside()
-                elif self._to_put_back:
-                    self._put_back()
-                elif casualties.has_deaths and (is_closed or self._is_empty()):
-                    return self._ask_the_journals(casualties, is_closed)
+            with _fs.folder_lock(membership.directory):
+                state = RunState(membership.directory, self._prefix)
+                if state.run != membership.run:
+                    membership.check()
+                    return False
+                return self._see_to_the_dead(state, membership, failing, is_closed)
         except OSError as error:
             logger.warning("cannot look for workers that died: %s", error)
-        else:
-            self._deserted_since_s = None
         finally:
             now_s = time.monotonic()
-            self._next_look_s = now_s + max(_LOOK_S, (now_s - started_s) / _PART)
+            self._next_look_s = now_s + max(_LOOK_S, (now_s - began_s) / _PART)
+        return False
+
+    def _see_to_the_dead(
+        self, state: RunState, membership: Membership, failing: Failing, is_closed: bool
+    ) -> bool:
+        if is_closed:
+            self._to_put_back.clear()  # the workers find it outstanding, and in no hand
+            # They see to the dead, each before it ends; only if none is left, nobody will.
+        else:
+            # First back on the queue: killed between the two, it is done twice in this run. Of
+            # what has no room yet, only this process knows; should it be killed, it is outstanding
+            # for the next run.
+            failing.settle(state, self._put_all_back)
+            if self._to_put_back:
+                self._put_back()
+                return False
+        has_deaths = recovery.has_deaths(state) or (is_closed and _has_dead(state))
+        if has_deaths and (is_closed or self._is_empty()):
+            return self._ask_the_journals(membership, is_closed)
         return False
 
     def _is_empty(self) -> bool:
@@ -136,24 +144,38 @@ class Joiner:
         except NotImplementedError:
             return False
 
-    def _ask_the_journals(self, casualties: Casualties, is_closed: bool) -> bool:
-        left = casualties.lost_on_the_way() - self._given_up
-        if not left and not casualties.in_hand():
-            return True
+    def _ask_the_journals(self, membership: Membership, is_closed: bool) -> bool:
+        state = RunState(membership.directory, self._prefix)
+        if not (Counter(outstanding(state.own()).lines) - self._unreadable):
+            return True  # what somebody is just putting stands there before it is on the queue
         if is_closed:
-            if casualties.has_living:
-                self._deserted_since_s = None
-            elif self._deserted_since_s is None:
-                self._deserted_since_s = time.monotonic()
             return False
-        # A message may be on its way from another process that is just putting it, or taking it:
-        # what is missed at two looks is not.
-        lost, self._lost = left & self._lost, left
-        if lost:
-            self._lost -= lost
-            self._to_put_back += lost.elements()
-            self._put_back()
+        if not recovery.has_unchecked_deaths(state):
+            return False
+        # A message may be on its way from another process that is just putting it, or taking it.
+        # What was missed at a moment when the queue was empty, and is still missed when each of
+        # those who were just taking one then has recorded it, or come back for another, is lost.
+        transit = living_in_transit(self._transport, state)
+        if transit is None or any(t.sending or t.backlog for t in transit.values()):
+            self._missed = Counter()
+            return False
+        missed = recovery.lost(RunState(membership.directory, self._prefix)) - self._unreadable
+        before, self._seen = self._seen, transit
+        found, self._missed = missed & self._missed, missed
+        if not missed:
+            recovery.check_off(state)
+        elif found and have_moved_on(before, transit):
+            self._missed = Counter()
+            self._put_all_back(list(found.elements()))
+            if not self._to_put_back:
+                recovery.check_off(state)
+        else:
+            self._transport.call_the_waiting(transit)
         return False
+
+    def _put_all_back(self, lines: list[bytes]) -> None:
+        self._to_put_back += lines
+        self._put_back()
 
     def _put_back(self) -> None:
         """Put messages on the queue again, as far as there is room."""
@@ -171,13 +193,90 @@ class Joiner:
                 break
             except Exception as error:
                 logger.error("%r, of a dead worker, is left outstanding: %s", line, error)
-                self._given_up[line] += 1
+                self._unreadable[line] += 1
             waiting.popleft()
             # For the time that the dead worker took it.
-            self._transport.task_done()
+            try:
+                self._transport.task_done()
+            except ValueError:
+                pass
         if count:
             logger.warning(
                 "queue %r: %d messages of workers that died are back on the queue",
                 self._prefix,
                 count,
             )
+
+    # --- when nobody is left ---------------------------------------------------------------
+
+    def _check_deserted(self) -> None:
+        try:
+            stuck = self._is_stuck()
+            if not self._desertion.look(stuck):
+                return
+            raise self._desertion.error(self._what_is_left(stuck))
+        except OSError as error:
+            logger.warning("cannot look for workers: %s", error)
+
+    def _is_stuck(self) -> bool:
+        """Tell whether all that is left is in the hands of workers that wait for more.
+
+        Such a worker has given its messages up, or waits until it has enough of them; and what it
+        waits for, a message or the end, is to come from who waits here.
+        """
+        membership = self._membership
+        if membership is None or not self._is_empty():
+            return False
+        state = RunState(membership.directory, self._prefix)
+        transit = living_in_transit(self._transport, state, but=membership)
+        if transit is None:
+            return False
+        if recovery.living_producers(state, but=membership.tag):
+            return False
+        found = False
+        for member in state.members_of_run():
+            if member.name.tag == membership.tag or member.is_dead() is True:
+                continue
+            held = recovery.in_hand(state, member.name.tag)
+            waits = transit.get(token_of(member))
+            if held and not (waits and waits.stuck):
+                return False
+            found |= bool(held)
+        return found
+
+    def _what_is_left(self, stuck: bool) -> str:
+        membership = self._membership
+        if membership is None:
+            return f"queue {self._prefix!r}: there are messages left"
+        state = RunState(membership.directory, self._prefix)
+        left = outstanding(state.own())
+        total = len(left.lines)
+        given_up = recovery.given_up(state)
+        dead = sum(
+            len(recovery.in_hand(state, m.name.tag))
+            for m in state.members_of_run()
+            if m.is_dead() is True
+        )
+        living = sum(
+            len(recovery.in_hand(state, m.name.tag))
+            for m in state.members_of_run()
+            if m.is_dead() is not True
+        )
+        parts = [
+            f"{count} {what}"
+            for count, what in (
+                (given_up + (living if stuck else 0), "given up, without task_done()"),
+                (dead, "in hand of workers that died"),
+                (max(total - given_up - dead - living, 0), "never taken"),
+            )
+            if count
+        ]
+        first = left.lines[0].decode("utf-8", "replace") if left.lines else ""
+        return (
+            f"queue {self._prefix!r}: {total} messages are outstanding ({', '.join(parts)}; the "
+            f"first: {first!r})"
+        )
+
+
+def _has_dead(state: RunState) -> bool:
+    return any(member.is_dead() is True for member in state.members_of_run())

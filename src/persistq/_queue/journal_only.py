@@ -7,15 +7,18 @@ import threading
 from collections import deque
 
 from persistq import _fs
-from persistq._journal.runs import outstanding_in
+from persistq._journal.outstanding import outstanding
+from persistq._journal.run_state import RunState
 from persistq._sentinels import DONE, Sentinel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from persistq._journal.codec import Codec
+    from persistq._journal.outstanding import Outstanding
+    from persistq._queue.transport import InTransit
 
 
 class JournalOnly:
@@ -33,13 +36,18 @@ class JournalOnly:
     carrier = None
     is_first_in_first_out = True
     crosses_processes = False
+    is_bounded = 0
+    is_watchful = True
+    takes_sources = False
+    longest_inline = float("inf")
 
     def __init__(self, directory: str, prefix: str, codec: Codec) -> None:
         self._directory = directory
         self._prefix = prefix
         self._codec = codec
         self.number_of_workers = 1
-        self._end = DONE
+        self.number_of_producers = 1
+        self._end: Sentinel = DONE
         self._start()
 
     def _start(self) -> None:
@@ -51,7 +59,15 @@ class JournalOnly:
         """In a forked child: be a copy of its own."""
         self._start()
 
-    def watch_for_orphans(self) -> None:
+    def _left(self) -> Outstanding:
+        # Work that is carried counts once it is requeued.
+        state = RunState(self._directory, self._prefix)
+        return outstanding(state.chain(with_carried=False))
+
+    def waker(self) -> None:
+        """Return None: `get` never waits."""
+
+    def look_around_yourself(self) -> None:
         """Do nothing: `get` never waits."""
 
     def leave_unread_at_exit(self, is_read: Callable[[], bool]) -> None:
@@ -72,6 +88,58 @@ class JournalOnly:
     def pack(self, message: Any, line: bytes | None) -> Any:
         """Return the message: its journal line is the copy."""
         return message
+
+    def can_refer(self, message: Any, line: bytes, longest_place: int) -> bool:
+        """Return False: nothing travels."""
+        return False
+
+    def pack_place(self, place: bytes) -> Any:
+        """Is never asked."""
+        raise AssertionError("a place where nothing travels")
+
+    def put_source(
+        self, count: int, source: Iterator[list[Any]]
+    ) -> tuple[int, BaseException | None]:
+        """Is never asked."""
+        raise AssertionError("a source where nothing travels")
+
+    def is_refusal(self, error: BaseException) -> bool:
+        """Return False: nothing is ever refused."""
+        return False
+
+    def number_of_ends(self, sentinel: Sentinel) -> int:
+        """Return 1: it is said once."""
+        return 1
+
+    def end(self, sentinel: Sentinel, block: bool = True) -> None:
+        """Take note of the sentinel that ends the work."""
+        self.put_sentinel(sentinel, block)
+
+    def number_closed(self) -> int:
+        """Return 0: nobody waits for others here."""
+        return 0
+
+    def has_ended(self) -> bool:
+        """Return False: the sentinels stand behind the work."""
+        return False
+
+    def tell_failed(self) -> None:
+        """Do nothing: nobody waits here."""
+
+    def token(self) -> str:
+        """Return no name."""
+        return ""
+
+    def flags(self) -> Any:
+        """Return bytes that nobody looks at."""
+        return bytearray(4)
+
+    def in_transit(self) -> Mapping[str, InTransit] | None:
+        """Return None: nothing is ever on its way."""
+        return None
+
+    def call_the_waiting(self, transit: Mapping[str, InTransit]) -> None:
+        """Do nothing: nobody waits."""
 
     def put(self, payload: Any, block: bool = True, timeout: float | None = None) -> None:
         """Do nothing: a message is in the journal already."""
@@ -104,7 +172,7 @@ class JournalOnly:
         """
         with self._lock:
             if self._waiting is None:
-                messages = outstanding_in(self._directory, self._prefix).messages(self._codec)
+                messages = self._left().messages(self._codec)
                 messages += [self._end] * self.number_of_workers
                 self._waiting = deque(messages)
             if not self._waiting:
@@ -116,13 +184,13 @@ class JournalOnly:
 
     def join(self, timeout: float | None = None) -> bool:
         """Tell whether nothing is outstanding. Nobody else works on it, so this never waits."""
-        return not outstanding_in(self._directory, self._prefix).lines
+        return not self._left().lines
 
     def qsize(self) -> int:
         """Return how much is left to hand out."""
         if self._waiting is not None:
             return len(self._waiting)
-        return len(outstanding_in(self._directory, self._prefix).lines)
+        return len(self._left().lines)
 
     def empty(self) -> bool:
         """Tell whether nothing is left."""

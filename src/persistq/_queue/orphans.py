@@ -1,23 +1,23 @@
-"""Notice that the parent of this worker process has died."""
+"""What wakes a worker that sleeps in `get` although nothing more will come."""
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 import threading
 import weakref
+from multiprocessing import process, queues, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+
+logger = logging.getLogger("persistq")
 
 _LOOK_S = 1.0
-
-
-def _parent() -> Any:
-    import multiprocessing
-
-    return multiprocessing.parent_process()
+# Threads of ours do nobody's work.
+OUR_THREADS = ("persistq-", "QueueFeederThread")
 
 
 def is_worker() -> bool:
@@ -26,16 +26,23 @@ def is_worker() -> bool:
     Returns:
         bool: True if so.
     """
-    return _parent() is not None
+    return process.parent_process() is not None
 
 
-def is_orphan() -> bool:
+def is_importing_main() -> bool:
+    """Tell whether this is a spawned child that just imports its parent's main script."""
+    return bool(getattr(process.current_process(), "_inheriting", False))
+
+
+def has_lost_parent() -> bool:
     """Tell whether this is a worker, and the process that started it has died.
+
+    For where no lease tells: without a journal, or on a file system without locks.
 
     Returns:
         bool: True if so.
     """
-    parent = _parent()
+    parent = process.parent_process()
     if parent is None or os.getppid() == parent.pid:
         return False
     if not parent.is_alive():
@@ -45,7 +52,7 @@ def is_orphan() -> bool:
     # A worker of the fork server never was its child. Of a forked one, siblings hold the pipe open
     # by which multiprocessing would notice that the parent has died.
     try:
-        os.kill(parent.pid, 0)
+        os.kill(parent.pid or 0, 0)
     except ProcessLookupError:
         return True
     except OSError:
@@ -53,16 +60,46 @@ def is_orphan() -> bool:
     return False
 
 
-class OrphanWatch:
-    """A thread that wakes a worker which sleeps in `get` when its parent has died.
+def living_children() -> list[int]:
+    """Return the ids of the processes that this one has started and that live."""
+    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+
+
+def is_alone() -> bool:
+    """Tell whether no other thread of this process could do any work."""
+    here = threading.current_thread()
+    return all(
+        thread is here or thread.name.startswith(OUR_THREADS) for thread in threading.enumerate()
+    )
+
+
+def let_other_queues_go() -> None:
+    """Let this process end though its results on other queues are read by nobody any more.
+
+    At the interpreter's exit, a multiprocessing queue waits until all that was put on it is in its
+    pipe: for ever, where the parent that was to read it has died.
+    """
+    for finalizer in list(util._finalizer_registry.values()):  # type: ignore[attr-defined]
+        if getattr(finalizer, "_callback", None) is queues.Queue._finalize_join:  # type: ignore[attr-defined]
+            finalizer.cancel()
+
+
+class Watch:
+    """A thread that looks once a second whether there is a reason to wake this process.
 
     Args:
-        wake (() -> None): Makes a sleeping `get` look around.
+        look (() -> bool): Whether there is one.
+        wake (() -> None): Makes a sleeping `get` look around. Whoever it wakes does, and another
+            process may be the first, so this goes on until the reason is gone.
+
+    Raises:
+        RuntimeError: No thread can be started.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, look: Callable[[], bool], wake: Callable[[], None]) -> None:
+        self._look = weakref.WeakMethod(look)
         self._wake = weakref.WeakMethod(wake)
-        self._thread = threading.Thread(target=self._run, name="persistq-orphan", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="persistq-watch", daemon=True)
         self._thread.start()
 
     def is_alive(self) -> bool:
@@ -73,14 +110,12 @@ class OrphanWatch:
         pause = threading.Event()
         while True:
             pause.wait(_LOOK_S)
-            wake = self._wake()
-            if wake is None:
+            look, wake = self._look(), self._wake()
+            if look is None or wake is None:
                 return
-            if is_orphan():
-                # Whoever it wakes looks around, and another of its siblings may be the first, so
-                # this goes on until this process has ended.
-                try:
+            try:
+                if look():
                     wake()
-                except (OSError, ValueError):
-                    return  # the queue is closed
-            del wake
+            except (OSError, ValueError):
+                return  # the queue is closed
+            del look, wake

@@ -9,26 +9,29 @@ import logging
 import pickle
 import time
 from multiprocessing import util
-from queue import Full
+from queue import Empty, Full
 
 from persistq._carrier.carrier import pickle_message
 from persistq._carrier.record import INLINE_BYTES
+from persistq._carrier.refusal import refused
 from persistq._journal.codec import Codec
 from persistq._journal.lines import LineReader
-from persistq._queue.orphans import OrphanWatch, is_worker
-from persistq._sentinels import Sentinel
+from persistq._queue.orphans import is_worker
+from persistq._sentinels import DONE, FAILED, Sentinel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from persistq._carrier.carrier import Carrier
     from persistq._carrier.feeder import Feeder
+    from persistq._queue.transport import InTransit
 
 logger = logging.getLogger("persistq")
 
 _LOOK_S = 0.2
+_LOOK_AROUND_S = 1.0
 
 _STR = frozenset({str})
 _WIRE = Codec()
@@ -38,46 +41,79 @@ _decode = _WIRE.decode
 # byte: also of what a user puts on `joinable_queue` himself.
 _LINE, _PLACE = b"L", b"P"
 _LINE_BYTE, _PLACE_BYTE = _LINE[0], _PLACE[0]
+_CLOSED, _FAILED = b"D", b"F"
 
 
 class OwnQueue:
     """The default carrier, whose users may be killed at any moment.
 
+    The end of the work is not a message, for that could be lost with who takes it: who closes says
+    so on the carrier's board, behind all messages of its own, and whoever finds the carrier empty
+    then has met the end, however many they are.
+
     Args:
         carrier (Carrier): The carrier.
         is_plain (bool): Whether journal lines say exactly what messages are: not so where
             formatters or converters are given.
+        has_journal (bool): Whether messages have journal lines.
     """
 
     is_first_in_first_out = True
     crosses_processes = True
-    largest_line = INLINE_BYTES - len(_LINE)
+    is_watchful = False
+    takes_sources = True
 
-    def __init__(self, carrier: Carrier, is_plain: bool) -> None:
+    def __init__(self, carrier: Carrier, is_plain: bool, has_journal: bool) -> None:
         self.carrier = carrier
         self.number_of_workers = 1
+        self.number_of_producers = 1
+        self.is_bounded = carrier._maxsize
         self._is_plain = is_plain
-        self._watch: OrphanWatch | None = None
+        self._has_journal = has_journal
+        self.longest_inline: float = INLINE_BYTES - len(_LINE) if has_journal else float("inf")
+        self._looks_around = not is_worker()
         self._lines = LineReader()
+        board = carrier.board
         # A call less for each message.
+        self._has_news = board.has_news
         self.put = carrier.put_bytes
         self.task_done = carrier.task_done
         self.join = carrier.join
+        self.token = board.token
+        self.flags = board.flags
+        self.in_transit = board.in_transit
+        self.tell_failed = board.tell_failed
+        self.is_refusal = carrier.is_refusal
 
-    def watch_for_orphans(self) -> None:
-        """Make a waiting `get` return None when this worker's parent has died."""
-        if (self._watch is None or not self._watch.is_alive()) and is_worker():
-            self._watch = OrphanWatch(self.carrier.wake)
+    def waker(self) -> Callable[[], None]:
+        """Return what makes a waiting `get` return None."""
+        self._looks_around = False
+        return self.carrier.wake
+
+    def look_around_yourself(self) -> None:
+        """Let a waiting `get` return None from time to time."""
+        self._looks_around = True
+
+    # --- putting --------------------------------------------------------------------------
 
     def check_put(self) -> None:
-        """Do nothing: it takes messages at any time."""
+        """Refuse messages that nobody would take.
+
+        Raises:
+            ValueError: All producers have closed.
+        """
+        if self._has_news() and self.has_ended():
+            raise ValueError(
+                "put() behind the end: all producers have closed, and workers stop there. Expected "
+                "follow-up work before close(): let the script join() before it closes."
+            )
 
     def pack(self, message: Any, line: bytes | None) -> bytes:
         """Return what travels: the message as it is at this moment.
 
         Args:
             message (Any): A message.
-            line (bytes | None): Its journal line, where that is known.
+            line (bytes | None): Its journal line, where there is one.
 
         Returns:
             bytes: What `put` takes.
@@ -85,8 +121,11 @@ class OwnQueue:
         Raises:
             TypeError: The message cannot be pickled.
         """
-        if (type(message) is str and self._is_plain) or self._is_said_by_line(message):
-            return _LINE + (_WIRE.encode(message) if line is None else line)
+        if self._is_plain:
+            if line is not None and self._has_journal:
+                return _LINE + line
+            if _is_said_by_line(message):
+                return _LINE + (_WIRE.encode(message) if line is None else line)
         try:
             return pickle_message(message)
         except Exception as error:
@@ -97,13 +136,6 @@ class OwnQueue:
                 "be sent to another process. Put what it is made from (a path, a key) and make "
                 "it in the worker, or use queue.Queue() and threads."
             ) from error
-
-    def _is_said_by_line(self, message: Any) -> bool:
-        # A line brings back a str, but not a subclass of one, nor what a formatter has changed.
-        kind = type(message)
-        return self._is_plain and (
-            kind is str or (kind is tuple and _STR.issuperset(map(type, message)))
-        )
 
     def can_refer(self, message: Any, line: bytes, longest_place: int) -> bool:
         """Tell whether the place of its journal line had better travel for a message.
@@ -116,7 +148,7 @@ class OwnQueue:
         Returns:
             bool: False where the line is short enough to travel, or the place too long.
         """
-        return len(line) > self.largest_line >= longest_place and self._is_said_by_line(message)
+        return self._is_plain and len(line) > self.longest_inline >= longest_place
 
     def pack_place(self, place: bytes) -> bytes:
         """Return what travels for a message whose line is at a place of a journal.
@@ -148,7 +180,43 @@ class OwnQueue:
             count, error = self.carrier.send_many(payloads, block, timeout)
         except BaseException as error:
             return 0, error
-        return count, error if error is not None or count == len(payloads) else Full()
+        return count, error if error is not None or count == len(payloads) else refused(Full())
+
+    def put_source(
+        self, count: int, source: Iterator[list[Any]]
+    ) -> tuple[int, BaseException | None]:
+        """Put so many, which are read only as they are needed."""
+        return self.carrier.send_source(count, source)
+
+    # --- the end --------------------------------------------------------------------------
+
+    def number_of_ends(self, sentinel: Sentinel) -> int:
+        """Return 1: however many workers there are, each finds what is said once."""
+        return 1
+
+    def end(self, sentinel: Sentinel, block: bool = True) -> None:
+        """Say, behind its messages, that this producer has closed or failed."""
+        if sentinel is FAILED:
+            self.carrier.end(_FAILED, self.number_of_workers, pickle.dumps(sentinel))
+        else:
+            self.carrier.end(_CLOSED, self.number_of_workers)
+
+    def number_closed(self) -> int:
+        """Return how many producers have closed or failed."""
+        board = self.carrier.board
+        return board.count(_CLOSED) + board.count(_FAILED)
+
+    def has_ended(self) -> bool:
+        """Tell whether all producers have closed, or one has failed."""
+        return self._sentinel_when_empty() is not None
+
+    def _sentinel_when_empty(self) -> Sentinel | None:
+        board = self.carrier.board
+        if board.is_failed_told() or board.count(_FAILED):
+            return FAILED
+        return DONE if board.count(_CLOSED) >= self.number_of_producers else None
+
+    # --- taking ---------------------------------------------------------------------------
 
     def get(
         self, block: bool = True, timeout: float | None = None
@@ -162,9 +230,42 @@ class OwnQueue:
         Raises:
             queue.Empty: Nothing came within the time.
         """
-        data = self.carrier.get_bytes(block, timeout)
-        if data is None:
-            return None
+        if self._has_news():
+            # Asked before the carrier is found empty, so all that stands before the end is taken.
+            sentinel = self._sentinel_when_empty()
+            if sentinel is not None:
+                return self._get_before(sentinel)
+        if block and timeout is None and self._looks_around:
+            try:
+                data = self.carrier.get_bytes(True, _LOOK_AROUND_S)
+            except Empty:
+                return None
+        else:
+            data = self.carrier.get_bytes(block, timeout)
+        return None if data is None else self._unpack(data)
+
+    def _get_before(self, sentinel: Sentinel) -> tuple[Any, bytes | None]:
+        """Take a message that still waits, or the sentinel where none does."""
+        carrier, was_woken = self.carrier, 0
+        if sentinel is FAILED and carrier.board.is_failed_told():
+            return FAILED, None
+        try:
+            while True:
+                try:
+                    data = carrier.get_bytes(False)
+                except Empty:
+                    if carrier.board.has_backlog():
+                        time.sleep(0.001)  # what this process itself has still to send
+                        continue
+                    return sentinel, None
+                if data is not None:
+                    return self._unpack(data)
+                was_woken += 1
+        finally:
+            if was_woken:
+                carrier.wake()  # it was for any of those who wait: the next one
+
+    def _unpack(self, data: bytes) -> tuple[Any, bytes | None]:
         kind = data[0]
         if kind == _LINE_BYTE:
             line = data[1:]
@@ -172,7 +273,10 @@ class OwnQueue:
         if kind == _PLACE_BYTE:
             line = self._lines.read(data[1:])
             return _decode(line), line
-        return pickle.loads(data), None
+        message = pickle.loads(data)
+        if message is FAILED:
+            self.tell_failed()
+        return message, None
 
     def leave_unread_at_exit(self, is_read: Callable[[], bool]) -> None:
         """Let this process end though nobody takes what is left; the journal has it.
@@ -185,12 +289,10 @@ class OwnQueue:
         """
         # Behind the moment (0) at which multiprocessing has joined this process's children, and
         # before the one (-5) at which the carrier waits.
-        util.Finalize(
-            self.carrier, _leave_unread, args=(self.carrier._feeder, is_read), exitpriority=-4
-        )
+        util.Finalize(self.carrier, _leave_unread, args=(self.carrier, is_read), exitpriority=-4)
 
     def qsize(self) -> int:
-        """Return the number of messages and sentinels that wait."""
+        """Return the number of messages that wait."""
         return self.carrier.qsize()
 
     def empty(self) -> bool:
@@ -201,17 +303,32 @@ class OwnQueue:
         """Tell whether a put would have to wait."""
         return self.carrier.full()
 
+    def call_the_waiting(self, transit: Mapping[str, InTransit]) -> None:
+        """Make those who wait for messages come back once, so that they are seen to wait."""
+        for _ in range(sum(len(t.taking) for t in transit.values())):
+            self.carrier.wake()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"carrier": self.carrier, "plain": self._is_plain, "workers": self.number_of_workers}
+        return {
+            "arguments": (self.carrier, self._is_plain, self._has_journal),
+            "numbers": (self.number_of_workers, self.number_of_producers),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        OwnQueue.__init__(self, state["carrier"], state["plain"])
-        self.number_of_workers = state["workers"]
+        OwnQueue.__init__(self, *state["arguments"])
+        self.number_of_workers, self.number_of_producers = state["numbers"]
 
 
-def _leave_unread(feeder: Feeder, is_read: Callable[[], bool]) -> None:
+def _is_said_by_line(message: Any) -> bool:
+    # A line brings back a str, but not a subclass of one.
+    kind = type(message)
+    return kind is str or (kind is tuple and _STR.issuperset(map(type, message)))
+
+
+def _leave_unread(carrier: Carrier, is_read: Callable[[], bool]) -> None:
     if not util.is_exiting():
         return  # the carrier was garbage: its feeder sees to itself
+    feeder: Feeder = carrier._feeder
     try:
         while feeder.records and is_read():
             time.sleep(_LOOK_S)

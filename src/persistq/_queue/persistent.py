@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import os
 
 from persistq import _fs
+from persistq._carrier.default_carrier import new_carrier
+from persistq._journal.carrying import CarriedWork
 from persistq._journal.codec import Codec, return_same
-from persistq._journal.recovery import has_living_workers
-from persistq._journal.runs import UNLABELED_PREFIX, PreviousWork, check_prefix
+from persistq._journal.names import UNLABELED_PREFIX, check_prefix
+from persistq._journal.runs import begin, wait_until_over
+from persistq._queue import orphans
+from persistq._queue.attempts import Attempt
 from persistq._queue.consumer import Consumer
+from persistq._queue.desertion import Desertion
+from persistq._queue.failing import Failing
 from persistq._queue.joining import Joiner
-from persistq._queue.orphans import is_worker
+from persistq._queue.journal_only import JournalOnly
+from persistq._queue.leaving import Leaving
+from persistq._queue.no_carrier import NoCarrier
 from persistq._queue.producer import Producer
+from persistq._queue.user_queue import UserQueue
 from persistq._sentinels import DONE, FAILED
-from persistq.exceptions import UpstreamFailureError
+from persistq.exceptions import PersistqError, UpstreamFailureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from persistq._queue.own_queue import OwnQueue
+    from persistq._journal.failures import FailedWork
+    from persistq._journal.members import Membership
     from persistq._queue.transport import Transport
 
     Function = Callable[[Any], Any]
@@ -63,12 +72,16 @@ class PersistentQueue:
             take it over if it dies.
         maxsize (int): How many messages may wait before `put` waits for room; 0 for any number.
             Of a carrier that is given, its own bound counts.
+        max_attempts (int | None): A message that was in hand of so many processes that died, in
+            this run or earlier ones, is set aside; None: never.
 
     Raises:
         ValueError: The prefix holds a path separator; `use_queue=False` without
             `current_pickup_dir`; fewer than 0 workers or 1 producer; a `maxsize` below 0, or for
             a carrier that is given, or for none.
         PreviousRunActiveError: The run before is still alive, and was so for ten seconds.
+        PersistqError: The run before was carried on by another one, elsewhere; or this is a spawned
+            child that just imports its parent's main script.
         FileNotFoundError: `previous_pickup_dir` does not exist.
         TypeError: A formatter, converter or carrier is none.
         OSError: The previous run's work cannot be carried over; nothing is lost then.
@@ -90,6 +103,7 @@ class PersistentQueue:
         fsync: bool = False,
         record_started: bool = True,
         maxsize: int = 0,
+        max_attempts: int | None = 5,
     ) -> None:
         current = _directory(current_pickup_dir)
         previous = _directory(previous_pickup_dir)
@@ -102,31 +116,46 @@ class PersistentQueue:
             )
         if not isinstance(number_of_producers, int) or number_of_producers < 1:
             raise ValueError(f"number_of_producers is {number_of_producers!r}; expected 1 or more")
+        if max_attempts is not None and (not isinstance(max_attempts, int) or max_attempts < 1):
+            raise ValueError(f"max_attempts is {max_attempts!r}; expected 1 or more, or None")
+        if current is not None and orphans.is_importing_main():
+            raise PersistqError(
+                "a queue is made while a spawned process imports the main script: each worker "
+                "would begin a run of its own. Expected it inside of "
+                'if __name__ == "__main__":, and handed to the workers as an argument.'
+            )
         self.pickup_file_prefix = pickup_file_prefix
         self.use_queue = use_queue
         self.formatter_list = list(formatter_list or ())
         self.converter_list = list(converter_list or ())
-        self._number_of_producers = number_of_producers
         self._fsync = fsync
         self._record_started = record_started
+        self._max_attempts = max_attempts
         self._directory = current
         self._codec = Codec(self.formatter_list, self.converter_list)
-        # Where there is one, a message may travel as the place of its line in the journal.
-        self._own_queue: OwnQueue | None = None
-        self._transport = self._make_transport(queue, maxsize)
+        self._transport = self._make_transport(queue, maxsize, is_looking=current is None)
+        self._transport.number_of_producers = number_of_producers
         self.number_of_workers = number_of_workers
+        self._membership: Membership | None = None
         if current is not None:
             _fs.make_folders(current)
-        self._previous = PreviousWork(self._prefix, current, previous)
-        if current is not None and record_started and not is_worker():
-            # A worker's messages may be for those that are started later; but when the main
-            # process ends, only its living descendants are left.
-            self._transport.leave_unread_at_exit(
-                functools.partial(has_living_workers, current, self._prefix)
+            beginning = begin(
+                self._prefix, current, previous, max_attempts, _Facts(self._transport)
             )
+            self._membership = beginning.membership
+            self._carried = CarriedWork(self._membership, self._prefix, None, beginning.has_carried)
+        else:
+            if previous is not None and not os.path.isdir(previous):
+                raise FileNotFoundError(
+                    f"previous_pickup_dir {previous!r} is no directory; expected the one that "
+                    "holds the journals of the run before"
+                )
+            self._carried = CarriedWork(None, self._prefix, previous, False)
         self._start()
+        if current is not None:
+            self._transport.leave_unread_at_exit(self._desertion.is_anybody_there)
 
-    def _make_transport(self, queue: Any, maxsize: int) -> Transport:
+    def _make_transport(self, queue: Any, maxsize: int, is_looking: bool) -> Transport:
         is_context = hasattr(queue, "JoinableQueue") and not hasattr(queue, "put")
         if not isinstance(maxsize, int) or maxsize < 0:
             raise ValueError(f"maxsize is {maxsize!r}; expected 0, for no bound, or more")
@@ -136,54 +165,61 @@ class PersistentQueue:
                 "without a queue of yours, which has a bound of its own"
             )
         if not self.use_queue and self._directory is not None:
-            from persistq._queue.journal_only import JournalOnly
-
             return JournalOnly(self._directory, self._prefix, self._codec)
         if queue is None or is_context:
-            # Imported here, for it is as large as the rest of persistq.
-            from persistq._carrier.default_carrier import new_carrier
-
-            queue = new_carrier(maxsize, queue)
+            try:
+                queue = new_carrier(maxsize, queue)
+            except OSError as error:
+                if not is_looking:
+                    raise
+                queue = NoCarrier(error)
         # Asked by name, for that module cannot be imported on every platform.
         if type(queue).__module__ == "persistq._carrier.carrier":
             from persistq._queue.own_queue import OwnQueue
 
-            own_queue = OwnQueue(queue, self._codec.is_plain())
-            if self._directory is not None:
-                self._own_queue = own_queue
-            return own_queue
-        from persistq._queue.user_queue import UserQueue
-
-        return UserQueue(queue)
+            return OwnQueue(queue, self._codec.is_plain(), self._directory is not None)
+        return UserQueue(queue, self._codec)
 
     return_same = staticmethod(return_same)
 
     def _start(self) -> None:
         """Set up what each copy, in whichever process, has of its own."""
-        directory, prefix = self._directory, self._prefix
-        self._producer = Producer(
-            self._transport,
-            self._codec,
-            self._own_queue,
-            directory,
-            prefix,
-            self._fsync,
-            self._previous,
-        )
+        membership, prefix, fsync = self._membership, self._prefix, self._fsync
+        transport, codec = self._transport, self._codec
+        records = self._record_started and self.use_queue
+        self._failing: Failing | None = None
+        if membership is not None:
+            self._failing = Failing(transport, codec, membership, fsync, self._max_attempts)
         self._consumer = Consumer(
-            self._transport,
-            self._codec,
-            directory,
+            transport, codec, membership, prefix, fsync, records, self._failing
+        )
+        self._desertion = Desertion(membership, self._consumer)
+        self._producer = Producer(
+            transport,
+            codec,
+            membership,
             prefix,
-            self._fsync,
-            self._record_started and self.use_queue,
-            self._number_of_producers,
-            self._previous.files_of_this_run,
+            fsync,
+            self._carried,
+            self._consumer,
+            self._failing,
+            self._desertion,
         )
         self._joiner: Joiner | None = None
-        if directory is not None and self._record_started and self.use_queue:
-            files = self._previous.files_of_this_run
-            self._joiner = Joiner(self._transport, self._codec, directory, prefix, files)
+        self._leaving: Leaving | None = None
+        if membership is not None and self._failing is not None:
+            if self.use_queue:
+                failing = self._failing if records else None
+                self._joiner = Joiner(
+                    transport, codec, membership, failing, self._desertion, prefix
+                )
+            self._leaving = Leaving(
+                self, membership, transport, self._consumer, self._producer, self._failing
+            )
+            membership.facts = _Facts(transport)
+            membership.on_join = self._leaving.prepare
+            if membership.is_in:
+                self._leaving.prepare()
 
     @property
     def _prefix(self) -> str:
@@ -306,17 +342,33 @@ class PersistentQueue:
             UpstreamFailureError: A producer failed.
         """
         while True:
-            message = self.get()
-            if message is DONE:
-                self.dispose()
+            try:
+                message = next(self)
+            except StopIteration:
                 return
-            if message is FAILED:
-                self.dispose()
-                raise UpstreamFailureError(
-                    f"queue {self._prefix!r}: a producer called fail(), so there will be no more "
-                    "work. Mend the cause and start again: what was not completed is outstanding."
-                )
             yield message
+
+    def __next__(self) -> Any:
+        """Return the next message; at `DONE` dispose of the queue, and stop.
+
+        Returns:
+            Any: A message, for which the caller calls `task_done`.
+
+        Raises:
+            StopIteration: There is no more work.
+            UpstreamFailureError: A producer failed.
+        """
+        message = self.get()
+        if message is DONE:
+            self.dispose()
+            raise StopIteration
+        if message is FAILED:
+            self.dispose()
+            raise UpstreamFailureError(
+                f"queue {self._prefix!r}: a producer called fail(), or died, so there will be no "
+                "more work. Mend the cause and start again: what was not completed is outstanding."
+            )
+        return message
 
     def task_done(self, obj: Any) -> None:
         """Record that a message's work is done, and tell the queue.
@@ -330,6 +382,18 @@ class PersistentQueue:
         """
         self._consumer.task_done(obj)
 
+    def task_done_many(self, iterable: Iterable[Any]) -> None:
+        """Record that several messages' work is done, with one write (and one sync).
+
+        Args:
+            iterable (Iterable[Any]): The messages that `get` returned.
+
+        Raises:
+            ValueError: More than there were messages. No record stays of those that are too many.
+            OSError: The records cannot be written. The queue is not told, so call again.
+        """
+        self._consumer.task_done_many(iterable)
+
     def get_list_of_outstanding_work(self) -> list[Any]:
         """Return the work that was not completed when this queue was created.
 
@@ -340,15 +404,19 @@ class PersistentQueue:
             JournalError: A journal line cannot be turned back into a message.
             OSError: A journal cannot be read.
         """
-        return self._previous.look().messages(self._codec)
+        return self._carried.look().messages(self._codec)
 
-    def requeue_unprocessed_work(self) -> int:
+    def requeue_unprocessed_work(self, skip_unreadable: bool = False) -> int:
         """Put the previous run's outstanding work on the queue, in its order.
 
         Once, however often it is called, and by one only of the queue's copies in several
-        processes. From then on `put` passes over messages equal to these, so a restart script
-        may put all of its inputs anew. Before or after the workers start; where the carrier is
-        bounded, after, since it waits for room.
+        processes. From then on `put` passes over messages equal to these, as long as they are not
+        completed, so a restart script may put all of its inputs anew. Before or after the workers
+        start; where the carrier is bounded, after, since it waits for room.
+
+        Args:
+            skip_unreadable (bool): Whether lines that cannot be turned back into a message are set
+                aside (`get_list_of_failed_work`), and the rest is put.
 
         Returns:
             int: How many messages this call has put on the queue.
@@ -359,7 +427,116 @@ class PersistentQueue:
             JournalError: A journal line cannot be turned back into a message. Nothing is queued.
             OSError: A journal cannot be read or renamed. Nothing is queued.
         """
-        return self._producer.requeue()
+        if self._carried.looked_at is not None:
+            wait_until_over(self._carried.looked_at, self._prefix)
+        return self._producer.requeue(skip_unreadable)
+
+    # --- work that fails ------------------------------------------------------------------
+
+    def task_failed(self, obj: Any, reason: str | BaseException = "") -> None:
+        """Set a message aside, and go on: it is neither done nor requeued until somebody decides.
+
+        Args:
+            obj (Any): The message that `get` returned.
+            reason (str | BaseException): Why. Of an exception, its type, its message and its last
+                place in your code are kept.
+
+        Raises:
+            ValueError: There was no such message, as for `task_done`; or there is no directory, so
+                that nothing would remember it.
+            OSError: The record cannot be written. The queue is not told, so call again.
+        """
+        self._with_journal("task_failed()")
+        self._consumer.task_failed(obj, reason)
+
+    def attempt(self, obj: Any) -> Attempt:
+        """Return a block in which a message's work is tried.
+
+        At its end the message is done. Where it raises an `Exception` that is logged, and the
+        message set aside with it; the loop around it goes on. `KeyboardInterrupt` and
+        `SystemExit` pass through, and the message stays outstanding.
+
+        Args:
+            obj (Any): The message that `get` returned.
+
+        Returns:
+            Attempt: A context manager; its `failed` tells whether the block has raised.
+        """
+        return Attempt(self, obj)
+
+    def work(self, function: Callable[[Any], object]) -> int:
+        """Do all the work: call a function with each message, and set aside what raises.
+
+        Args:
+            function ((message) -> object): Does the work of one message.
+
+        Returns:
+            int: How many messages were done.
+
+        Raises:
+            UpstreamFailureError: A producer failed.
+        """
+        done = 0
+        for message in self:
+            with self.attempt(message) as attempt:
+                function(message)
+            done += not attempt.failed
+        return done
+
+    def get_list_of_failed_work(self) -> list[FailedWork]:
+        """Return what is set aside, in this run or an earlier one, and not decided.
+
+        Returns:
+            list[FailedWork]: In the order in which it was set aside; empty without a directory.
+
+        Raises:
+            OSError: A journal cannot be read.
+        """
+        return self._failing.list_work() if self._failing is not None else []
+
+    def requeue_failed_work(self, messages: Iterable[Any] | None = None) -> int:
+        """Put what is set aside on the queue again, its attempts from 0 on.
+
+        Args:
+            messages (Iterable[Any] | None): Which messages, or `FailedWork`; None for all.
+
+        Returns:
+            int: How many were put.
+
+        Raises:
+            ValueError: The queue is closed, or keeps no journal.
+            JournalError: One cannot be turned back into a message. Those before it are put.
+            OSError: A record cannot be written. What is not put is still set aside.
+        """
+        self._with_journal("requeue_failed_work()")
+        return self._producer.requeue_failed(messages)
+
+    def discard_failed_work(self, messages: Iterable[Any] | None = None) -> int:
+        """Give up what is set aside: nobody is asked about it again.
+
+        Args:
+            messages (Iterable[Any] | None): Which messages, or `FailedWork`; None for all.
+
+        Returns:
+            int: How many were given up.
+
+        Raises:
+            ValueError: The queue keeps no journal.
+            OSError: The record cannot be written. They are still set aside.
+        """
+        failing = self._with_journal("discard_failed_work()")
+        records = failing.choose(messages)
+        failing.decide(records, begin_anew=False)
+        return len(records)
+
+    def _with_journal(self, what: str) -> Failing:
+        if self._failing is None:
+            raise ValueError(
+                f"{what} needs current_pickup_dir: without a journal, nothing would remember it"
+            )
+        return self._failing
+
+    # --- the end --------------------------------------------------------------------------
 
     def mark_all_work_done(self) -> None:
         """Call `task_done` for all messages that are left in the queue.
@@ -393,7 +570,8 @@ class PersistentQueue:
 
         A later `task_done` opens it again.
         """
-        self._consumer.dispose()
+        if self._leaving is not None:
+            self._leaving.dispose()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all messages are done.
@@ -406,8 +584,8 @@ class PersistentQueue:
             bool: Whether all is done.
 
         Raises:
-            PersistqError: The carrier has no `join`. Without a timeout also: the queue is closed,
-                and all workers died with work in hand.
+            PersistqError: The carrier has no `join`. Without a timeout also: messages are left,
+                and every worker has ended or died; it says what is left, and why.
         """
         if self._joiner is None:
             return self._transport.join(timeout)
@@ -461,7 +639,7 @@ class PersistentQueue:
                         f"{name}[{position}] is {function.__qualname__}, which cannot be sent to "
                         "another process; expected a function defined at the top of a module"
                     )
-        own = {"_producer", "_consumer", "_joiner"}
+        own = {"_producer", "_consumer", "_joiner", "_failing", "_desertion", "_leaving"}
         state = {name: value for name, value in self.__dict__.items() if name not in own}
         return {**state, "is_closed": self._producer.is_closed}
 
@@ -470,6 +648,18 @@ class PersistentQueue:
         self.__dict__.update(state)
         self._start()
         self._producer.is_closed = is_closed
+        if self._membership is not None:
+            self._membership.join()
+
+
+class _Facts:
+    """What the leases of a queue's copies say besides."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __call__(self) -> dict[str, Any]:
+        return {"token": self._transport.token()}
 
 
 def _directory(path: str | os.PathLike[str] | None) -> str | None:

@@ -6,17 +6,25 @@ import pickle
 import queue
 import threading
 
+from persistq import _fs
 from persistq._queue import orphans
-from persistq._sentinels import Sentinel
+from persistq._sentinels import DONE, Sentinel
 from persistq.exceptions import PersistqError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
+
+    from persistq._journal.codec import Codec
+    from persistq._queue.transport import InTransit
+
 # In front of a pickled message, to tell it from whatever else may be on a user's queue.
 _PICKLED = b"\x10persistq\x10"
 _LOOK_AROUND_S = 1.0
+# What says that a queue has not taken it: full, or closed (which has a name from 3.13 on).
+_REFUSALS = (queue.Full, ValueError, getattr(queue, "ShutDown", queue.Full))
+_UNBOUNDED = 1 << 15  # a multiprocessing queue without bound has as many slots as semaphores count
 _NEVER_CHANGE = (str, int, float, bool, type(None), bytes, Sentinel)
 
 
@@ -25,12 +33,17 @@ class UserQueue:
 
     Args:
         carrier (Any): Anything with `put(obj, block, timeout)` and `get(block, timeout)`.
+        codec (Codec): What turns journal lines into messages.
 
     Raises:
         TypeError: It has no such methods.
     """
 
-    def __init__(self, carrier: Any) -> None:
+    is_watchful = False
+    takes_sources = False
+    longest_inline = float("inf")
+
+    def __init__(self, carrier: Any, codec: Codec) -> None:
         import inspect  # here, since it is slow to import
 
         for name in ("put", "get"):
@@ -50,17 +63,37 @@ class UserQueue:
                 "queue.Queue()"
             ) from error
         self.carrier = carrier
+        self._codec = codec
         self.number_of_workers = 1
+        self.number_of_producers = 1
+        self.is_bounded = _bound_of(carrier)
         self.crosses_processes = not isinstance(carrier, (queue.Queue, queue.SimpleQueue))
         self._task_done: Callable[[], None] | None = getattr(carrier, "task_done", None)
-        self._waiting: threading.Thread | None = None
+        self._begin()
         # Not so for stacks and priority queues, and nobody knows of somebody else's.
         self.is_first_in_first_out = type(carrier) in (queue.Queue, queue.SimpleQueue) or (
             type(carrier).__module__ == "multiprocessing.queues"
         )
 
-    def watch_for_orphans(self) -> None:
-        """Do nothing: `get` looks around by itself."""
+    def _begin(self) -> None:
+        # Of whoever's own class nobody knows how it waits; a worker must notice all the same.
+        self._looks_around = self.crosses_processes and (
+            orphans.is_worker() or type(self.carrier).__module__ == "multiprocessing.queues"
+        )
+        self._waiting: threading.Thread | None = None
+        self._dones_met = 0
+        self._lock = threading.RLock()
+        _fs.watch_forks(self)
+
+    def _after_fork(self) -> None:
+        """In a forked child: meet the `DONE`s anew."""
+        self._begin()
+
+    def waker(self) -> None:
+        """Return None: `get` looks around by itself."""
+
+    def look_around_yourself(self) -> None:
+        """Do nothing: `get` does so."""
 
     def leave_unread_at_exit(self, is_read: Callable[[], bool]) -> None:
         """Do nothing: nothing waits here for this process to end."""
@@ -73,7 +106,8 @@ class UserQueue:
 
         Args:
             message (Any): A message.
-            line (bytes | None): Its journal line; not used here.
+            line (bytes | None): Its journal line, where there is one: then a worker gets what a
+                restart would give it.
 
         Returns:
             Any: Something that later changes to the message do not reach.
@@ -83,6 +117,8 @@ class UserQueue:
         """
         if type(message) is str or type(message) is Sentinel:
             return message
+        if line is not None:
+            message = self._codec.comes_back_as(message, line)
         if not self.crosses_processes:
             return self._copy(message)
         try:
@@ -112,6 +148,58 @@ class UserQueue:
             queue.Full: No room within the time.
         """
         self.carrier.put(payload, block, timeout)
+
+    def can_refer(self, message: Any, line: bytes, longest_place: int) -> bool:
+        """Return False: a queue of the user's knows no places."""
+        return False
+
+    def pack_place(self, place: bytes) -> Any:
+        """Is never asked."""
+        raise AssertionError("a place on a queue of the user's")
+
+    def put_source(
+        self, count: int, source: Iterator[list[Any]]
+    ) -> tuple[int, BaseException | None]:
+        """Is never asked."""
+        raise AssertionError("a source on a queue of the user's")
+
+    def is_refusal(self, error: BaseException) -> bool:
+        """Tell whether what has raised an error was certainly not put."""
+        return isinstance(error, _REFUSALS)
+
+    def number_of_ends(self, sentinel: Sentinel) -> int:
+        """Return how many workers there are: each takes a sentinel off the queue."""
+        return self.number_of_workers
+
+    def end(self, sentinel: Sentinel, block: bool = True) -> None:
+        """Put the sentinel of this producer for one worker."""
+        self.put_sentinel(sentinel, block)
+
+    def number_closed(self) -> int:
+        """Return how many producers have closed, as far as this process has met it."""
+        return self._dones_met
+
+    def has_ended(self) -> bool:
+        """Return False: what a sentinel says is for the one who takes it."""
+        return False
+
+    def tell_failed(self) -> None:
+        """Do nothing: each finds out by itself."""
+
+    def token(self) -> str:
+        """Return no name: nobody sees what others are just doing."""
+        return ""
+
+    def flags(self) -> Any:
+        """Return bytes that nobody looks at."""
+        return bytearray(4)
+
+    def in_transit(self) -> Mapping[str, InTransit] | None:
+        """Return None: it cannot be seen."""
+        return None
+
+    def call_the_waiting(self, transit: Mapping[str, InTransit]) -> None:
+        """Do nothing."""
 
     def put_sentinel(
         self, sentinel: Sentinel, block: bool = True, timeout: float | None = None
@@ -150,13 +238,13 @@ class UserQueue:
         """Take the next message or sentinel; timeout in seconds.
 
         Returns:
-            tuple[Any, None] | None: The message, and no journal line, for that does not travel. In
-            a worker process None from time to time, to look around.
+            tuple[Any, None] | None: The message, and no journal line, for that does not travel.
+            None from time to time, to look around, and for a `DONE` that is not the last.
 
         Raises:
             queue.Empty: Nothing came within the time.
         """
-        if block and timeout is None and self.crosses_processes and orphans.is_worker():
+        if block and timeout is None and self._looks_around:
             try:
                 payload = self.carrier.get(True, _LOOK_AROUND_S)
             except queue.Empty:
@@ -165,7 +253,19 @@ class UserQueue:
             payload = self.carrier.get(block, timeout)
         if type(payload) is bytes and payload.startswith(_PICKLED):
             return pickle.loads(memoryview(payload)[len(_PICKLED) :]), None
+        if payload is DONE and not self._is_last_done():
+            return None
         return payload, None
+
+    def _is_last_done(self) -> bool:
+        # Each producer puts a DONE for each worker, behind its own work. Whichever workers take
+        # them, the last one that is taken stands behind all work of all producers.
+        with self._lock:
+            self._dones_met += 1
+            if self._dones_met < self.number_of_producers:
+                return False
+            self._dones_met = 0
+            return True
 
     def task_done(self) -> None:
         """Acknowledge one message, where the carrier counts them.
@@ -194,6 +294,13 @@ class UserQueue:
         if timeout is None:
             join()
             return True
+        unfinished = getattr(self.carrier, "all_tasks_done", None)
+        if isinstance(unfinished, threading.Condition):
+            # Of queue.Queue: documented in its source for those who build on it, and exact.
+            with unfinished:
+                return unfinished.wait_for(
+                    lambda: not self.carrier.unfinished_tasks, max(timeout, 0)
+                )
         # No join() of the standard library has a timeout, so a thread waits, and is waited for;
         # one that is left behind is there for the next call.
         if self._waiting is None or not self._waiting.is_alive():
@@ -224,4 +331,20 @@ class UserQueue:
         return bool(full()) if full is not None else False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_waiting": None}
+        own = ("_waiting", "_lock", "_dones_met")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+
+def _bound_of(carrier: Any) -> int:
+    """Return how many messages a queue of the standard library holds; 0 where nobody knows."""
+    # Of the standard library's own classes only: they wait as long as they are told to.
+    kind, size = type(carrier), 0
+    if kind.__module__ == "multiprocessing.queues":
+        size = getattr(carrier, "_maxsize", 0)
+    elif kind in (queue.Queue, queue.LifoQueue, queue.PriorityQueue):
+        size = carrier.maxsize
+    return size if isinstance(size, int) and 0 < size < _UNBOUNDED else 0

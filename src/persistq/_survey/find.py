@@ -6,8 +6,10 @@ import contextlib
 import os
 import re
 
+from persistq._journal.names import prefix_of, prefix_of_whole
+from persistq._journal.run_state import RunState
 from persistq._survey.folder import FolderSurvey
-from persistq._survey.journals import JOURNAL, JournalSurvey
+from persistq._survey.journals import JournalSurvey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
     Survey = Union[JournalSurvey, FolderSurvey]
 
-_CARRIED = re.compile(r"(?P<prefix>.+)_carried\.tsv", re.DOTALL)
 _RUN = re.compile(r"run_(\d+)")
 
 
@@ -32,11 +33,10 @@ def journal_prefixes(folder: str) -> list[str]:
         OSError: The folder cannot be listed.
     """
     names = os.listdir(folder)
-    likely = [name for name in names if "_PID" in name]  # of 100,000 files few are journals
-    found = {match["prefix"] for match in map(JOURNAL.fullmatch, likely) if match}
+    found = set(filter(None, map(prefix_of, names)))
     if not any(name.endswith((".helo", ".done", ".failed", ".wip")) for name in names):
         # Just a name; a folder queue may have a message called so.
-        found |= {match["prefix"] for match in map(_CARRIED.fullmatch, names) if match}
+        found |= set(filter(None, map(prefix_of_whole, names)))
     return sorted(found)
 
 
@@ -85,10 +85,8 @@ def is_carrying(folder: str, prefix: str) -> bool:
         folder (str): A run folder.
         prefix (str): The queue's prefix.
     """
-    from persistq._journal.files import JournalNames
-
-    names = JournalNames(folder, prefix)
-    return bool(names.carried or names.requeued)
+    state = RunState(folder, prefix)
+    return bool(state.carried or state.requeued)
 
 
 def current_runs(home: str) -> list[tuple[str, str]]:
@@ -110,7 +108,8 @@ def current_runs(home: str) -> list[tuple[str, str]]:
             taken_over.clear()
         behind = number
         for prefix in journal_prefixes(folder):
-            if not taken_over.get(prefix):
+            # A seal says so for certain; runs of version 0.1 have none.
+            if not taken_over.get(prefix) and RunState(folder, prefix).seal is None:
                 found.append((folder, prefix))
             taken_over[prefix] = is_carrying(folder, prefix)
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from persistq import _processes
+from persistq._journal.names import prefix_of
 from persistq._survey.hand import ALIVE, DEAD, ELSEWHERE, SHOWN, InHand
-from persistq._survey.journals import JOURNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class FolderSurvey:
                 if name.startswith("."):
                     continue
                 if name.endswith(extension):
-                    if entry.is_file() and not (holds_journals and JOURNAL.fullmatch(name)):
+                    if entry.is_file() and not (holds_journals and prefix_of(name)):
                         waiting.append(name)
                 elif name.endswith(names.WIP) and (parts := names.parse_wip(name)):
                     claims.append((name, parts[0], parts[1]))

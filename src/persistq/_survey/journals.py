@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 
-from persistq._journal.locks import Looker
+from persistq._journal.run_state import RunState
 from persistq._survey.hand import ALIVE, DEAD, SHOWN, TRIES, InHand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
-# A journal's name. The prefix may hold anything.
-JOURNAL = re.compile(
-    r"(?P<prefix>.+)_(?:requested|completed|started)_PID\d+(?:-\d+)?"
-    r"(?:_requeued|_recovered(?:-\d+)?)?\.tsv",
-    re.DOTALL,
-)
+
+    from persistq._journal.run_state import Member
 
 
 class JournalSurvey:
@@ -30,12 +24,14 @@ class JournalSurvey:
     Attributes:
         requested (int): Messages put, carried ones included.
         completed (int): Messages completed.
-        outstanding (int): Messages requested and not completed.
+        failed (int): Messages set aside, of which nobody has decided.
+        outstanding (int): Messages requested, and neither completed nor set aside.
+        carried_on (str | None): The directory of the run that has carried on this one's work.
         in_progress (list[InHand]): What processes have in hand, by process.
         carried (int): How many of the requested ones were carried over from the run before.
         torn (int): Torn last lines, as a crash leaves them.
         last_activity_s (float): When a journal was last written to, in seconds since the epoch.
-        alive (list[int]): Ids of the processes that have a journal open.
+        alive (list[int]): Ids of the processes that take part in the run, and live.
 
     Raises:
         OSError: The directory or a journal cannot be read.
@@ -57,42 +53,43 @@ class JournalSurvey:
                 break
 
     def _look(self) -> None:
-        from persistq._journal.files import (
-            COMPLETED,
-            REQUESTED,
-            STARTED,
-            JournalNames,
-            process_files,
-        )
-        from persistq._journal.tally import tally
+        from persistq._journal import failures
+        from persistq._journal.outstanding import count
 
-        looker = Looker()
-        names = JournalNames(self.path, self.prefix)
+        state = RunState(self.path, self.prefix)
         # Who lives, before the reading: a message that is completed meanwhile is just not shown.
-        processes = {
-            kind: [
-                (pid, file, looker.is_held(file))
-                for pid, file in process_files(self.path, self.prefix, kind)
-            ]
-            for kind in (REQUESTED, COMPLETED, STARTED)
-        }
-        files = [*names.requested, *names.completed, *(f for _, f, _ in processes[STARTED])]
+        members = [(member, member.is_dead()) for member in state.members_of_run()]
+        self.alive = sorted({member.name.pid for member, dead in members if dead is False})
+        files = [*state.requested, *state.completed, *state.failed, *state.started]
         self.last_activity_s = max((os.stat(file).st_mtime for file in files), default=0.0)
-        self.alive = sorted({p for found in processes.values() for p, _, held in found if held})
-        self.carried = sum(map(_count_lines, names.carried + names.requeued))
-        totals = tally(names.requested, names.completed)
+        self.carried = sum(map(_count_lines, filter(None, [state.carried, *state.requeued])))
+        totals = count(state.chain())
         self.requested, self.completed = totals.requested, totals.completed
         self.torn, self.outstanding = totals.torn, len(totals.lines)
-        left = totals.lines if isinstance(totals.lines, set) else set(totals.lines)
+        self.failed = len(failures.undecided(state.failed, state.resolved))
+        self.carried_on = state.seal.directory if state.seal is not None else None
+        left = totals.lines
+        self._look_at_hands(state, dict(members), left if isinstance(left, set) else set(left))
+
+    def _look_at_hands(
+        self, state: RunState, members: dict[Member, bool | None], left: set[bytes]
+    ) -> None:
+        from persistq._journal.codec import line_key
+        from persistq._journal.recovery import in_hand
+
+        dead_of = {member.name.tag: dead for member, dead in members.items()}
+        settled = {m.name.tag for m in state.members if m.name.tag not in dead_of}
         self.in_progress: list[InHand] = []
-        for pid, file, held in processes[STARTED]:
-            # An id may have been a dead worker's, and be a living one's now.
-            done = [f for p, f, h in processes[COMPLETED] if p == pid and h is held]
-            lines = _lines_in_hand(file, done, left)
+        for path in state.started:
+            name = state.names.parse(os.path.basename(path))
+            if name is None or name.tag in settled:
+                continue
+            lines = [line for line in in_hand(state, name.tag) if line_key(line) in left]
             if lines:
-                state = ALIVE if held else DEAD
-                since_s = os.stat(file).st_mtime
-                self.in_progress.append(InHand(pid, "", state, len(lines), since_s, lines[:SHOWN]))
+                hand = DEAD if dead_of.get(name.tag, True) else ALIVE
+                pid = int(name.tag.partition("-")[0])
+                since_s = os.stat(path).st_mtime
+                self.in_progress.append(InHand(pid, "", hand, len(lines), since_s, lines[:SHOWN]))
 
     @property
     def is_finished(self) -> bool:
@@ -114,31 +111,3 @@ def _count_lines(path: str) -> int:
         while block := file.read(1 << 16):
             count += block.count(b"\n")
     return count
-
-
-def _lines_in_hand(started: str, completed: Iterable[str], left: set[bytes]) -> list[bytes]:
-    """Return which lines of a started file are outstanding and not completed by its process."""
-    if not left:
-        return []
-    found = _matching(started, left)
-    if found:
-        wanted = set(found)
-        for path in completed:
-            for line in _matching(path, wanted):
-                if line in found:
-                    found.remove(line)  # it was requested more than once, and once completed
-    return found
-
-
-def _matching(path: str, wanted: set[bytes]) -> list[bytes]:
-    from persistq._journal.outstanding import Reader
-
-    found: list[bytes] = []
-    reader = Reader(path)
-    try:
-        while (lines := reader.lines()) is not None:
-            if not wanted.isdisjoint(lines):
-                found += [line for line in lines if line in wanted]
-    finally:
-        reader.close()
-    return found

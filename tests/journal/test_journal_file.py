@@ -11,13 +11,24 @@ import pytest
 
 import workers
 from persistq import _fs
-from persistq._journal.files import COMPLETED, REQUESTED, JournalFile, JournalNames
+from persistq._journal.journal_file import JournalFile
+from persistq._journal.members import Membership
+from persistq._journal.names import COMPLETED, REQUESTED
+from persistq._journal.run_state import RunState
 from processes import Nursery
+
+
+def membership_in(folder: Path) -> Membership:
+    return Membership(str(folder), "jobs", "0123456789abcdef")
+
+
+def journals_in(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.endswith(".tsv"))
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> JournalFile:
-    return JournalFile(str(tmp_path), "jobs", REQUESTED, False)
+    return JournalFile(membership_in(tmp_path), REQUESTED, False)
 
 
 def content(journal: JournalFile) -> bytes:
@@ -27,7 +38,7 @@ def content(journal: JournalFile) -> bytes:
 def test_nothing_is_made_before_it_is_needed(journal: JournalFile, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
     journal.append(b"a\n")
-    assert os.listdir(tmp_path) == [f"jobs_requested_PID{os.getpid()}.tsv"]
+    assert journals_in(tmp_path) == [f"jobs_requested_PID{os.getpid()}.tsv"]
 
 
 def test_a_file_of_an_earlier_process_of_the_same_id_is_never_touched(tmp_path: Path) -> None:
@@ -35,7 +46,7 @@ def test_a_file_of_an_earlier_process_of_the_same_id_is_never_touched(tmp_path: 
     second = tmp_path / f"jobs_completed_PID{os.getpid()}-2.tsv"
     first.write_bytes(b"earlier\n")
     second.symlink_to("nowhere")
-    journal = JournalFile(str(tmp_path), "jobs", COMPLETED, False)
+    journal = JournalFile(membership_in(tmp_path), COMPLETED, False)
     journal.append(b"mine\n")
     assert first.read_bytes() == b"earlier\n"
     assert (tmp_path / f"jobs_completed_PID{os.getpid()}-3.tsv").read_bytes() == b"mine\n"
@@ -90,8 +101,9 @@ def test_a_forked_child_closes_its_parents_file_and_makes_one_of_its_own(
     child = nursery.start(workers.append_in_fork, journal, file.fileno(), file.name)
     assert child.result() == "the parent's file is closed"
     assert content(journal) == b"parent\n"
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == sorted(f"jobs_requested_PID{pid}.tsv" for pid in (os.getpid(), child.pid))
+    assert journals_in(tmp_path) == sorted(
+        f"jobs_requested_PID{pid}.tsv" for pid in (os.getpid(), child.pid)
+    )
     assert (tmp_path / f"jobs_requested_PID{child.pid}.tsv").read_bytes() == b"child\n"
 
 
@@ -125,7 +137,7 @@ def test_synced_means_that_file_and_directory_are(
     calls: list[str] = []
     monkeypatch.setattr(_fs, "sync_file", lambda fd: calls.append("file"))
     monkeypatch.setattr(_fs, "sync_folder", lambda folder: calls.append(folder))
-    journal = JournalFile(str(tmp_path), "jobs", REQUESTED, True)
+    journal = JournalFile(membership_in(tmp_path), REQUESTED, True)
     journal.append(b"a\n")
     journal.append(b"b\nc\n")
     assert calls == [str(tmp_path), "file", "file"]
@@ -134,7 +146,7 @@ def test_synced_means_that_file_and_directory_are(
 def test_a_sync_that_fails_undoes_the_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = JournalFile(str(tmp_path), "jobs", REQUESTED, True)
+    journal = JournalFile(membership_in(tmp_path), REQUESTED, True)
     journal.append(b"a\n")
     with monkeypatch.context() as patch:
 
@@ -151,7 +163,7 @@ def test_a_sync_that_fails_undoes_the_write(
 def test_what_could_not_be_undone_is_undone_before_the_next_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    journal = JournalFile(str(tmp_path), "jobs", REQUESTED, True)
+    journal = JournalFile(membership_in(tmp_path), REQUESTED, True)
     journal.append(b"a\n")
 
     def fail(*args: object) -> None:
@@ -184,13 +196,13 @@ def test_files_are_read_in_the_order_of_their_work(tmp_path: Path) -> None:
     for name, modified_s in made:
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (modified_s, modified_s))
-    names = JournalNames(str(tmp_path), "jobs")
+    names = RunState(str(tmp_path), "jobs")
     assert [os.path.basename(path) for path in names.requested] == [
-        "jobs_requested_PID8_requeued.tsv",
         "jobs_carried.tsv",
+        "jobs_requested_PID8_requeued.tsv",
         "jobs_requested_PID7-2.tsv",
         "jobs_requested_PID100.tsv",
         "jobs_requested_PID7.tsv",
     ]
     assert names.completed == [str(tmp_path / "jobs_completed_PID7.tsv")]
-    assert not JournalNames(str(tmp_path), "job")
+    assert not RunState(str(tmp_path), "job").has_journals

@@ -1,4 +1,4 @@
-"""The journal files: their names, and the one that this process appends to.
+"""The one file of a kind that this process appends to.
 
 One process writes a file, and never overwrites one: it creates it exclusively and appends. A
 line, or a batch of lines, is one `write` in append mode, so a process that is killed leaves whole
@@ -14,10 +14,8 @@ import logging
 import os
 import re
 import threading
-import weakref
 
 from persistq import _fs
-from persistq._journal import locks
 from persistq._journal.codec import WITHDRAWN
 from persistq._journal.lines import place_of
 
@@ -25,99 +23,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from persistq._journal.members import Membership
+
 logger = logging.getLogger("persistq")
 
-REQUESTED = "requested"
-COMPLETED = "completed"
-STARTED = "started"
-
-
-def carried_name(prefix: str) -> str:
-    """Return the name of the file that holds work carried from the previous run.
-
-    Args:
-        prefix (str): The queue's prefix.
-
-    Returns:
-        str: `<prefix>_carried.tsv`
-    """
-    return f"{prefix}_carried.tsv"
-
-
-class JournalNames:
-    """The journal files of one prefix in a directory, as they were when it was listed.
-
-    Args:
-        directory (str): The directory to list.
-        prefix (str): The queue's prefix.
-
-    Attributes:
-        directory (str): The directory.
-        requested (list[str]): Paths of what was requested, in the order in which its work is
-            outstanding: carried and requeued work first, then by time of last modification and
-            name.
-        completed (list[str]): Paths of what was completed.
-        carried (list[str]): Those of `requested` that hold carried work, not yet requeued.
-        requeued (list[str]): Those of `requested` that hold carried work that was requeued.
-
-    Raises:
-        OSError: The directory cannot be listed.
-    """
-
-    def __init__(self, directory: str, prefix: str) -> None:
-        self.directory = directory
-        # Carried work may be renamed (it is being requeued) while the directory is listed.
-        while not self._list(directory, prefix):
-            pass
-
-    def _list(self, directory: str, prefix: str) -> bool:
-        pattern = re.compile(
-            re.escape(prefix)
-            + r"_(?:requested_PID\d+(?:-\d+)?(?P<requeued>_requeued)?"
-            + r"|(?P<completed>completed_PID\d+(?:-\d+)?)|(?P<carried>carried))\.tsv"
-        )
-        requested: list[tuple[bool, int, str]] = []
-        self.completed: list[str] = []
-        self.carried: list[str] = []
-        self.requeued: list[str] = []
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                match = pattern.fullmatch(entry.name)
-                if match is None:
-                    continue
-                if match["completed"]:
-                    self.completed.append(entry.path)
-                    continue
-                try:
-                    modified_ns = entry.stat().st_mtime_ns
-                except FileNotFoundError:
-                    return False
-                is_new = match.lastgroup is None
-                requested.append((is_new, modified_ns, entry.path))
-                if not is_new:
-                    (self.carried if match["carried"] else self.requeued).append(entry.path)
-        self.requested = [path for _, _, path in sorted(requested)]
-        self.completed.sort()
-        return True
-
-    def __bool__(self) -> bool:
-        return bool(self.requested or self.completed)
-
-
-class RunFiles:
-    """The journal files of one run, in a directory that may hold those of earlier ones, too.
-
-    Args:
-        requested (list[str]): Paths of all that was put, or requeued, in this run.
-        completed (list[str]): Paths of what was completed of that.
-        begun (list[str]): Those of `completed` that were made in this run, so that a process id
-            in their names is that of one of its processes.
-    """
-
-    def __init__(self, requested: list[str], completed: list[str], begun: list[str]) -> None:
-        self.requested = requested
-        self.completed = completed
-        self.begun = begun
+# Numbers that no tag has: so many copies of one queue has no process.
+_FIRST_SPARE = 1_000_000
 
 
 class JournalFile:
@@ -126,19 +37,20 @@ class JournalFile:
     Safe to use from several threads. After a fork the child's copy makes a file of its own.
 
     Args:
-        directory (str): The directory that holds the file.
-        prefix (str): The queue's prefix.
-        kind (str): REQUESTED, COMPLETED or STARTED.
+        membership (Membership): The copy of the queue whose file it is; it says where.
+        kind (str): One of `names.KINDS`.
         fsync (bool): Whether `append` returns only when the lines are on stable storage.
     """
 
-    def __init__(self, directory: str, prefix: str, kind: str, fsync: bool) -> None:
-        self._stem = os.path.join(directory, f"{prefix}_{kind}_PID")
+    def __init__(self, membership: Membership, kind: str, fsync: bool) -> None:
+        self._membership = membership
+        self._kind = kind
         self._fsync = fsync
-        # Ids and numbers have a few digits, and .tsv comes behind them.
-        self._longest_place = len(place_of(os.fsencode(self._stem), 0, 0)) + 32
+        # Ids and numbers have a few digits.
+        name = membership.names.journal(kind, "")
+        stem = os.path.join(membership.directory, name)
+        self._longest_place = len(place_of(os.fsencode(stem), 0, 0)) + 32
         self._forget()
-        _journals.add(self)
         _fs.watch_forks(self)
 
     def _forget(self) -> None:
@@ -180,7 +92,6 @@ class JournalFile:
             file = io.FileIO(self._path, "a+", opener=lambda p, f: os.open(p, f & ~os.O_CREAT))
         except FileNotFoundError:
             return None
-        locks.hold(file.fileno())
         status = os.fstat(file.fileno())
         if (status.st_dev, status.st_ino) == self._identity and status.st_size == self._size:
             return file
@@ -188,28 +99,24 @@ class JournalFile:
         return None
 
     def _create(self) -> io.FileIO:
-        # Process ids come round again (in a container the script is always number 1), so a
-        # file of this name may be an earlier run's: then it stays, and a number is added.
-        for number in itertools.count(1):
-            suffix = f"-{number}" if number > 1 else ""
-            path = f"{self._stem}{os.getpid()}{suffix}.tsv"
+        # The tag in its name is this copy's alone, so nobody else has made or makes this file.
+        # Where its own was moved away, and something else stands there, that is not touched.
+        path = self._membership.path_of(self._kind)
+        stem = re.sub(r"(?:-\d+)?\.tsv$", "", path)
+        for number in itertools.count(_FIRST_SPARE):
             try:
                 # Killed behind this: an empty file, which no reader minds.
                 file = io.FileIO(path, "a+", opener=lambda p, f: os.open(p, f | os.O_EXCL, 0o666))
-            except FileExistsError:
-                continue
-            try:
-                locks.hold(file.fileno())
-                status = os.fstat(file.fileno())
-                if self._fsync:
-                    _fs.sync_folder(os.path.dirname(path))
-            except BaseException:
-                file.close()
-                raise
-            # Until it was locked it looked like a dead process's, and may have been put aside.
-            if os.path.lexists(path) and os.path.samestat(os.lstat(path), status):
                 break
+            except FileExistsError:
+                path = f"{stem}-{number}.tsv"
+        try:
+            status = os.fstat(file.fileno())
+            if self._fsync:
+                _fs.sync_folder(os.path.dirname(path))
+        except BaseException:
             file.close()
+            raise
         self._path, self._encoded_path = path, os.fsencode(path)
         self._size, self._is_damaged = 0, False
         self._identity = (status.st_dev, status.st_ino)
@@ -264,8 +171,13 @@ class JournalFile:
         """
         with self._lock:
             data = b"\n".join(lines) + b"\n"
+            start = self._size
             self.append(data)
-            where = self._size - len(data)
+            where = start
+            if self._size != start + len(data):
+                # A signal handler in this very thread has appended, too: before these, or behind.
+                written = os.pread(self.open().fileno(), self._size - start, start)
+                where += written.find(data)
             path, places = self._encoded_path, []
             for line in lines:
                 places.append(place_of(path, where, len(line)))
@@ -342,107 +254,20 @@ class JournalFile:
         """Delete the file, for it says nothing that matters any more."""
         with self._lock:
             if self._file is not None:
-                # While it is locked: unlocked, it would look like a dead process's.
                 try:
                     if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
                         os.unlink(self._path)
                 except (OSError, ValueError):
                     pass  # it is gone already
                 self.close()
+                self._identity = None
 
-    def is_open(self) -> bool:
-        """Tell whether the file is open."""
-        return self._file is not None and not self._file.closed
+    @property
+    def path(self) -> str:
+        """Its path; empty until it is made."""
+        return self._path
 
     def __del__(self) -> None:
         file = getattr(self, "_file", None)
         if file is not None:
             file.close()
-
-
-_journals: weakref.WeakSet[JournalFile] = weakref.WeakSet()
-
-
-def is_own(path: str) -> bool:
-    """Tell whether this process has the journal file open.
-
-    Args:
-        path (str): Path of a journal file.
-
-    Returns:
-        bool: True if so, whichever name the file had when it was opened.
-    """
-    try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    identity = (status.st_dev, status.st_ino)
-    return any(journal._identity == identity and journal.is_open() for journal in list(_journals))
-
-
-def process_files(directory: str, prefix: str, kind: str) -> list[tuple[int, str]]:
-    """Return the files of one kind that processes write, or wrote.
-
-    Args:
-        directory (str): The directory.
-        prefix (str): The queue's prefix.
-        kind (str): REQUESTED, COMPLETED or STARTED.
-
-    Returns:
-        list[tuple[int, str]]: Process id and path, in the order of the paths. Neither carried nor
-        requeued nor recovered work is among them.
-
-    Raises:
-        OSError: The directory cannot be listed.
-    """
-    pattern = re.compile(re.escape(f"{prefix}_{kind}_PID") + r"(\d+)(?:-\d+)?\.tsv")
-    found = [(pattern.fullmatch(name), name) for name in sorted(os.listdir(directory))]
-    return [(int(match[1]), os.path.join(directory, name)) for match, name in found if match]
-
-
-def process_id(path: str) -> int:
-    """Return the id of the process that writes a file, or wrote it.
-
-    Args:
-        path (str): Path of a file that a process has made.
-
-    Returns:
-        int: The id; -1 where the name holds none.
-    """
-    match = re.search(r"_PID(\d+)(?:-\d+)?\.tsv$", path)
-    return int(match[1]) if match else -1
-
-
-def has_recovered_files(directory: str, prefix: str) -> bool:
-    """Tell whether the work of a dead process has been taken over here.
-
-    Args:
-        directory (str): The directory.
-        prefix (str): The queue's prefix.
-
-    Returns:
-        bool: True if so.
-
-    Raises:
-        OSError: The directory cannot be listed.
-    """
-    return bool(recovered_files(directory, prefix))
-
-
-def recovered_files(directory: str, prefix: str) -> list[str]:
-    """Return the started files of dead processes whose work has been taken over here.
-
-    Args:
-        directory (str): The directory.
-        prefix (str): The queue's prefix.
-
-    Returns:
-        list[str]: Paths.
-
-    Raises:
-        OSError: The directory cannot be listed.
-    """
-    pattern = re.compile(
-        re.escape(f"{prefix}_{STARTED}_PID") + r"\d+(?:-\d+)?_recovered(?:-\d+)?\.tsv"
-    )
-    return [os.path.join(directory, n) for n in os.listdir(directory) if pattern.fullmatch(n)]
