@@ -377,6 +377,15 @@ class Consumer:
         self._failing.failed.append(record + b"\n")
         self.tell_done([(obj, line)], self._failing.failed, [record])
 
+    def task_lost(self, obj: Any, how: str) -> bool:
+        """Count a failed attempt at a message in hand. See `PersistentQueue.task_lost`."""
+        assert self._failing is not None
+        line = self.line_to_complete(obj)
+        if self._failing.count_attempt(line, how):
+            return True
+        self.tell_done([(obj, line)], self._failing.failed, [])
+        return False
+
     def tell_done(
         self, done: list[tuple[Any, bytes]], file: JournalFile, records: list[bytes]
     ) -> None:
@@ -385,7 +394,7 @@ class Consumer:
             try:
                 self._transport.task_done()
             except ValueError:
-                if not self._has_deaths():
+                if records and not self._has_deaths():
                     file.withdraw(records[number:])
                     raise
             self.in_hand.remove(obj, line)
