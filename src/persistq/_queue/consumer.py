@@ -454,12 +454,12 @@ class Consumer:
         """Whether something is in hand, or waits to be handed out here."""
         return bool(self.in_hand.count or self._taken_over)
 
-    def dispose(self) -> bool:
+    def dispose(self, give_up: bool = False) -> bool:
         """Close the files; return False where other threads of this process are still at it."""
         here = threading.current_thread()
         if any(t is not here and t.is_alive() for t in self.threads):
             return False
-        if self.has_work and not orphans.is_alone():
+        if self.has_work and not give_up and not orphans.is_alone():
             return False  # another thread may be about to complete it
         if not self.has_work:
             self.forget_started()

@@ -592,13 +592,17 @@ class PersistentQueue:
         """
         self._producer.finish(FAILED)
 
-    def dispose(self) -> None:
+    def dispose(self, *, give_up: bool = False) -> None:
         """As a consumer, stop using the queue, and close the file that records completed work.
 
         A later `task_done` opens it again.
+
+        Args:
+            give_up (bool): Whether what is in hand is given up although other threads of this
+                process live, any of which might still complete it.
         """
         if self._leaving is not None:
-            self._leaving.dispose()
+            self._leaving.dispose(give_up)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all messages are done.

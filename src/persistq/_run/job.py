@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 import time
 from collections.abc import Sized
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, TypeVar
 
+    from persistq._run.dispatching import Dispatching, Engine
+
     Message = TypeVar("Message")
     Result = TypeVar("Result")
-
-logger = logging.getLogger("persistq")
 
 
 def run(
@@ -191,6 +191,10 @@ class _Call:
                 context = multiprocessing.get_context(context)
             self._context = context
             sending.check(self._function, context.get_start_method())
+        else:
+            pools = sys.modules.get("concurrent.futures.process")
+            if pools is not None and isinstance(self._executor, pools.ProcessPoolExecutor):
+                sending.check_pickling(self._function, "of a ProcessPoolExecutor")
 
     def run(
         self,
@@ -211,7 +215,7 @@ class _Call:
                 previous,
                 number_of_workers=self._workers,
                 queue=self._context,
-                maxsize=MAXSIZE,
+                maxsize=0 if self._is_dispatching else MAXSIZE,
                 **arguments,
             )
 
@@ -253,7 +257,15 @@ class _Call:
             self._release()
             job.leave()
 
-    def _make_mode(self, folder: str, line: ProgressLine) -> Direct:
+    @property
+    def _is_dispatching(self) -> bool:
+        return self._executor is not None or self._on_result is not None
+
+    def _make_mode(self, folder: str, line: ProgressLine) -> Direct | Dispatching:
+        if self._is_dispatching:
+            from persistq._run.dispatching import Dispatching
+
+            return Dispatching(self._queue, self._make_engine(), self._on_result, line.show)
         return Direct(
             self._queue,
             folder,
@@ -264,6 +276,16 @@ class _Call:
             self._time_limit,
             line.show,
         )
+
+    def _make_engine(self) -> Engine:
+        if self._executor is not None:
+            from persistq._run.executing import Executing
+
+            wants_results = self._on_result is not None
+            return Executing(self._executor, self._function, self._workers, wants_results)
+        from persistq._run.piping import Piping
+
+        return Piping(self._context, self._workers, self._prefix, self._function, self._time_limit)
 
     def _stop(self) -> None:
         """Finish what is in hand; at a second Ctrl-C or SIGTERM end it."""

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_REMEDY = (
+    "Expected a function defined at the top of a module that the workers can import: move it "
+    'there, or, where this system has it, pass context="fork".'
+)
+
+
 def name_of(function: Any) -> str | None:
     """Return the name of a function, to call its journals after; None where it has none."""
     while isinstance(function, functools.partial):
@@ -31,19 +37,7 @@ def check(function: Any, start_method: str) -> None:
     """
     if start_method == "fork":
         return
-    from multiprocessing.reduction import ForkingPickler
-
-    remedy = (
-        "Expected a function defined at the top of a module that the workers can import: move it "
-        'there, or, where this system has it, pass context="fork".'
-    )
-    try:
-        ForkingPickler.dumps(function)
-    except Exception as error:
-        raise TypeError(
-            f"{function!r} cannot be sent to a worker process started by {start_method!r} "
-            f"({type(error).__name__}: {error}). {remedy}"
-        ) from error
+    check_pickling(function, f"started by {start_method!r}")
     inner = function
     while isinstance(inner, functools.partial):
         inner = inner.func
@@ -51,8 +45,29 @@ def check(function: Any, start_method: str) -> None:
     if module == "__main__" and not _can_import_main():
         raise TypeError(
             f"{function!r} is defined in a notebook, or at a prompt, which a worker process "
-            f"started by {start_method!r} cannot import. {remedy}"
+            f"started by {start_method!r} cannot import. {_REMEDY}"
         )
+
+
+def check_pickling(function: Any, of_what: str) -> None:
+    """Refuse a function that cannot be pickled.
+
+    Args:
+        function ((message) -> object): The function.
+        of_what (str): Whose worker processes it is for.
+
+    Raises:
+        TypeError: It cannot be pickled.
+    """
+    from multiprocessing.reduction import ForkingPickler
+
+    try:
+        ForkingPickler.dumps(function)
+    except Exception as error:
+        raise TypeError(
+            f"{function!r} cannot be sent to a worker process {of_what} "
+            f"({type(error).__name__}: {error}). {_REMEDY}"
+        ) from error
 
 
 def _can_import_main() -> bool:

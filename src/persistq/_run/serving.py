@@ -14,7 +14,7 @@ import time
 
 from persistq import DONE, FAILED, UpstreamFailureError, _reasons
 from persistq._queue.orphans import has_lost_parent
-from persistq._run.stopping import let_signals_in
+from persistq._run.stopping import end_as_before, let_signals_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class _Ordered:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._pid = os.getpid()
         self.is_leaving = False
         # Of a terminal's Ctrl-C all processes hear; the one that started this worker sees to it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,6 +66,9 @@ class _Ordered:
         place[STATE] = AT_WORK
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            end_as_before(signal.SIG_DFL)  # a child that the function has forked
+            return
         place = self._place
         if place[ORDER] == END_NOW:
             raise _End
@@ -106,17 +110,12 @@ def work(queue: PersistentQueue, function: Callable[[Any], object], place: Place
         logger.warning("a worker ends: %s", error)
     except _End:
         if ordered.is_time_up():
-            _die()  # the message in hand has met a death
+            end_as_before(signal.SIG_DFL)  # the message in hand has met a death
         queue.dispose()
     except Exception:
         # The queue's, not the function's: the disk is full, the folder is gone.
         place[STATE] = BROKEN
         raise
-
-
-def _die() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def answer(connection: Connection, function: Callable[[Any], object], place: Place) -> None:
@@ -148,7 +147,7 @@ def answer(connection: Connection, function: Callable[[Any], object], place: Pla
         return  # who would read it has died
     except _End:
         if ordered.is_time_up():
-            _die()
+            end_as_before(signal.SIG_DFL)
 
 
 def outcome_of(

@@ -34,6 +34,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.is_terminated = False
+        self._pid = os.getpid()
         self._before: Any = None
         self._is_set = False
 
@@ -48,6 +49,9 @@ class Signals:
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            end_as_before(self._before)  # a child that was forked meanwhile, by an executor say
+            return
         self.is_terminated = True
         raise Terminated
 
@@ -60,6 +64,16 @@ class Signals:
         """Let SIGTERM do what it would have done without us, now that all is tidy."""
         if self.is_terminated:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_as_before(before: Any) -> None:
+    """In a forked child, which has a handler that was not for it: let SIGTERM do what it did.
+
+    Args:
+        before (Any): The handler of before.
+    """
+    signal.signal(signal.SIGTERM, before)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if hasattr(signal, "pthread_sigmask"):
