@@ -130,9 +130,10 @@ def answer(connection: Connection, function: Callable[[Any], object], place: Pla
     ordered = _Ordered(place)
     try:
         while place[ORDER] in (GO_ON, TIME_IS_UP) and not ordered.is_leaving:
-            if not connection.poll(_LOOK_S):
-                if has_lost_parent():
-                    return
+            has_come = connection.poll(_LOOK_S)
+            if has_lost_parent():
+                return  # nobody would take what comes of it: it is outstanding
+            if not has_come:
                 continue
             task = connection.recv_bytes()
             if not task or place[ORDER] in (STOP, END_NOW):
