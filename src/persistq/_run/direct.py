@@ -71,6 +71,7 @@ class Direct:
         self._folder = folder
         self._name = name
         self._function = function
+        self._time_limit = time_limit
         self._tick = tick
         self._crew = Crew(
             context, number, name, self._make, time_limit, self._on_end, self._on_limit
@@ -83,7 +84,8 @@ class Direct:
         self._put_at_s = 0.0
 
     def _make(self, place: Any) -> tuple[Callable[..., None], tuple[Any, ...], Any, Any]:
-        return work, (self._queue, self._function, place), None, None
+        is_timed = self._time_limit is not None
+        return work, (self._queue, self._function, place, is_timed), None, None
 
     def _on_end(self, worker: Worker) -> None:
         how = worker.how_it_ended()
