@@ -15,6 +15,7 @@ import pytest
 
 import run_jobs
 from persistq import PersistentQueue, PersistqError, PreviousRunActiveError, Summary, run
+from persistq._run.direct import MAXSIZE
 
 if TYPE_CHECKING:
     from processes import Nursery
@@ -98,7 +99,7 @@ def test_messages_are_taken_as_they_come_and_no_more_of_them_than_there_is_room_
 def test_no_more_is_taken_from_the_iterable_than_the_bound(
     tmp_path: Path, nursery: Nursery
 ) -> None:
-    names = [str(n) for n in range(3000)]
+    names = [str(n) for n in range(MAXSIZE * 2)]
     job = nursery.start(run_jobs.run_gate, str(tmp_path), names, {"workers": 1, "prefix": "j"})
     run_jobs.wait_for(tmp_path / "began-0")
     requested = next((tmp_path / "p/j/run_000001").glob("j_requested_*.tsv"))
@@ -106,7 +107,7 @@ def test_no_more_is_taken_from_the_iterable_than_the_bound(
     while before != (size := requested.read_bytes().count(b"\n")):
         before = size
         threading.Event().wait(0.2)
-    assert size <= 1001
+    assert size <= MAXSIZE + 1
     job.kill()
 
 

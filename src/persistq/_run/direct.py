@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("persistq")
 
 # So many messages may wait. Of those, the last are kept free for two batches on their way.
-MAXSIZE = 1000
+MAXSIZE = 4000
 _BATCH = 100
 _ROOM = MAXSIZE - 3 * _BATCH
 # So long a message may wait for others that are recorded with the same write.
