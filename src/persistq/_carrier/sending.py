@@ -271,7 +271,13 @@ class Sending(_JoinableQueue):
         """
         if self._closed:
             raise refused(ValueError(f"Queue {self!r} is closed"))
-        self._send_aside(WAKE)
+        try:
+            os.write(self._write_fd, WAKE)
+        except BlockingIOError as error:
+            # The pipe is full, so no reader sleeps. Left to the feeder, it would keep this process
+            # from ending where nobody is left to read: a worker whose parent has died, say.
+            if not is_of_call(error):
+                raise
 
     def put_notice(self, data: bytes) -> None:
         """Send, behind the messages, what is none: it takes no slot and is no task. Never waits.
