@@ -264,7 +264,8 @@ class Sending(_JoinableQueue):
     def wake(self) -> None:
         """Make one waiting `get_bytes`, or the next one, return None. Never waits.
 
-        This is no message: it takes no slot and is no task.
+        This is no message: it takes no slot and is no task. Where the pipe is full nobody waits for
+        a record, and nothing is sent.
 
         Raises:
             ValueError: This process has closed the queue.
