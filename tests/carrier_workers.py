@@ -102,3 +102,12 @@ def die_at(talk: Connection, queue: Any, where: str, message: Any) -> None:
 
         queue._spill.write = write_and_die
         queue.put(message)
+
+
+def count_down_and_up(talk: Connection, number: Any, up: int) -> int:
+    """Lower a counter to zero, raise it, and return what it was."""
+    was = 0
+    while number.down():
+        was += 1
+    number.up(up)
+    return was

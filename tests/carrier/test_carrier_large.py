@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -201,46 +200,6 @@ def test_the_next_run_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     assert run("q = Carrier(); " + kill, tmp_path).returncode == -signal.SIGKILL
     (mine,) = tmp_path.iterdir()
     assert mine != left
-
-
-NAMES = "[s._semlock.name for s in (q._unfinished_tasks, q._slots.semaphore)]"
-
-
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_the_next_run_removes_semaphores_of_a_group_that_was_killed(
-    tmp_path: Path, method: str
-) -> None:
-    """Nobody else does, where multiprocessing's resource tracker was killed with the others."""
-    code = "import multiprocessing, os; from multiprocessing import resource_tracker as r; "
-    code += f"q = Carrier(5, ctx=multiprocessing.get_context({method!r})); "
-    kill = "os.kill(r._resource_tracker._pid, 9); os.kill(os.getpid(), 9)"
-    killed = run(f"{code} print(*{NAMES}, flush=True); {kill}", tmp_path)
-    assert killed.returncode == -signal.SIGKILL
-    names = killed.stdout.split()
-    assert [is_semaphore(name) for name in names] == [True, True]
-    undisturbed = run(f"{code} print(*{NAMES})", tmp_path)
-    assert (undisturbed.returncode, undisturbed.stderr) == (0, "")
-    assert not any(map(is_semaphore, names + undisturbed.stdout.split()))
-    assert list(tmp_path.iterdir()) == []
-
-
-def is_semaphore(name: str) -> bool:
-    from _multiprocessing import SemLock  # type: ignore[import-not-found]
-
-    try:
-        SemLock._rebuild(0, 1, 1, name)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def test_a_dropped_queue_leaves_no_record_of_its_semaphores(home: Path) -> None:
-    queue = Carrier(5, ctx=multiprocessing.get_context("spawn"))
-    assert len(list(home.iterdir())) == 2
-    queue.close()
-    del queue
-    gc.collect()
-    assert list(home.iterdir()) == []
 
 
 def test_the_home_of_a_living_run_is_left_alone(home: Path) -> None:

@@ -14,11 +14,12 @@ leaves the pipe out of step. `Carrier` has none of these.
   process wait already, a feeder thread does it (`feeder`). Pickling is done in the caller too:
   what cannot be pickled raises there, and later changes of the object do not travel.
 - Messages too large for a record wait in a file (`spill`); the record holds the reference.
-- The number of unfinished tasks is a semaphore and nothing else. `join` looks at it from time to
-  time. It is raised before the record is written, so that no `task_done` can come too early; a
-  process killed just between leaves `join` waiting for a task that does not exist: too long, and
-  never too short. (So does a worker killed with a message in hand. The journals know better.)
-- A bounded queue has a second semaphore for its free slots. A slot that a killed process takes
+- The number of unfinished tasks is a number in the kernel (`counter`) and nothing else. `join`
+  looks at it from time to time. It is raised before the record is written, so that no `task_done`
+  can come too early; a process killed just between leaves `join` waiting for a task that does not
+  exist: too long, and never too short. (So does a worker killed with a message in hand. The
+  journals know better.)
+- A bounded queue has a second such number for its free slots. A slot that a killed process takes
   with it is missed, and replaced, within seconds (`slots`).
 
 Besides `put` and `get` there is a way for messages that are bytes already (`put_bytes`,
@@ -39,6 +40,7 @@ from queue import Full
 from struct import error as _StructError
 
 from persistq._carrier import spill
+from persistq._carrier.counter import Counter
 from persistq._carrier.feeder import Feeder
 from persistq._carrier.pipe import (
     RECORD_BYTES,
@@ -103,14 +105,11 @@ class Carrier(_JoinableQueue):
         ctx = ctx or get_context()
         self._maxsize = max(maxsize, 0)
         self._reader, self._waiter, self._writer = open_pipe()
-        self._unfinished_tasks = ctx.Semaphore(0)
+        self._unfinished_tasks = Counter(0, ctx)
         self._slots = Slots(maxsize, ctx) if maxsize > 0 else None
         home: str | None = None
         try:
             home = spill.home()
-            spill.remember_semaphore(home, self._unfinished_tasks)
-            if self._slots is not None:
-                spill.remember_semaphore(home, self._slots.semaphore)
         except OSError as error:
             _log.warning("no room for temporary files, messages must be small: %s", error)
         self._spill = spill.Spill(home)
@@ -152,8 +151,8 @@ class Carrier(_JoinableQueue):
         self._read_fd = -1 if self._reader.closed else self._reader.fileno()
         self._wait_fd = -1 if self._waiter is None or self._waiter.closed else self._waiter.fileno()
         self._write_fd = -1 if self._writer.closed else self._writer.fileno()
-        self._count_up = self._unfinished_tasks.release
-        self._count_down = self._unfinished_tasks.acquire
+        self._count_up = self._unfinished_tasks.up_by_one
+        self._count_down = self._unfinished_tasks.down
         if after_fork:
             self._leave_parent_behind()
         else:
@@ -309,9 +308,8 @@ class Carrier(_JoinableQueue):
     def _send_batch(self, batch: list[bytes]) -> None:
         counted = 0
         try:
-            for _ in batch:
-                self._count_up()
-                counted += 1
+            self._unfinished_tasks.up(len(batch))
+            counted = len(batch)
             if not self._feeder.records:
                 try:
                     os.write(self._write_fd, b"".join(batch))
@@ -395,7 +393,7 @@ class Carrier(_JoinableQueue):
     def _take_back(self, records: list[bytes], counted: int) -> None:
         """Undo what was done for records that could not be sent."""
         for _ in range(counted):
-            self._count_down(False)
+            self._count_down()
         if self._slots is not None:
             for _ in records:
                 self._slots.free()
@@ -488,8 +486,8 @@ class Carrier(_JoinableQueue):
         """
         # Where semaphores have no value to read (macOS), join() looks by taking one and giving
         # it back; a second try after that moment tells.
-        if not self._count_down(False) and not (
-            sys.platform == "darwin" and self._count_down(True, 0.05)
+        if not self._count_down() and not (
+            sys.platform == "darwin" and self._unfinished_tasks.down_in_time(0.05)
         ):
             raise ValueError("task_done() called too many times")
 
@@ -503,7 +501,7 @@ class Carrier(_JoinableQueue):
             bool: Whether all is finished.
         """
         # Looking costs a microsecond, and a condition would need a lock.
-        nothing_left = self._unfinished_tasks._semlock._is_zero  # type: ignore[attr-defined]
+        nothing_left = self._unfinished_tasks.is_zero
         deadline = None if timeout is None else time.monotonic() + timeout
         pause_s = 0.0005
         while not nothing_left():

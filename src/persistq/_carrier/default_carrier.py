@@ -9,6 +9,8 @@ import logging
 import select
 from multiprocessing import connection, context, get_context, queues, util
 
+from persistq._carrier import counter
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -32,9 +34,12 @@ def _what_is_missing() -> str | None:
         if not hasattr(owner, name):
             return f"{getattr(owner, '__name__', owner)}.{name}"
     try:
-        from _multiprocessing import SemLock  # type: ignore[import-not-found]
-        from fcntl import ioctl  # noqa: F401
+        from fcntl import flock, ioctl  # noqa: F401
         from termios import FIONREAD  # noqa: F401
+
+        if counter.Counter is counter.EventCounter:
+            return None  # no semaphore is needed, so neither is /dev/shm
+        from _multiprocessing import SemLock  # type: ignore[import-not-found]
     except ImportError as error:
         return str(error)
     if not hasattr(SemLock, "_is_zero"):

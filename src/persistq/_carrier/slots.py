@@ -1,9 +1,9 @@
 """How a bounded queue keeps its bound although the holder of a slot may be killed.
 
 A put takes a slot, a get frees it. Between taking a record and freeing its slot a reader may be
-killed, as may a writer between taking a slot and writing. With a semaphore alone the queue would
-be narrower by one for ever, and one of size 1 dead. So the semaphore is not believed blindly: the
-pipe itself says how many records it holds, and no kill can falsify that.
+killed, as may a writer between taking a slot and writing. With a count of them alone the queue
+would be narrower by one for ever, and one of size 1 dead. So it is not believed blindly: the pipe
+itself says how many records it holds, and no kill can falsify that.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import time
 from queue import Full
 
+from persistq._carrier.counter import Counter
 from persistq._carrier.pipe import has_room, records_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
-    from multiprocessing.synchronize import Semaphore
+
+    from persistq._carrier.counter import EventCounter, SemaphoreCounter
 
 # How often a put that waits for a slot asks whether one was lost, and for how long the answer
 # must have been yes.
@@ -33,20 +35,20 @@ class Slots:
     """
 
     def __init__(self, size: int, ctx: BaseContext) -> None:
-        self.__setstate__((size, ctx.Semaphore(size)))
+        self.__setstate__((size, Counter(size, ctx)))
 
-    def __getstate__(self) -> tuple[int, Semaphore]:
-        return self._size, self.semaphore
+    def __getstate__(self) -> tuple[int, EventCounter | SemaphoreCounter]:
+        return self._size, self.number
 
-    def __setstate__(self, state: tuple[int, Semaphore]) -> None:
-        self._size, self.semaphore = state
-        self.free = self.semaphore.release
+    def __setstate__(self, state: tuple[int, EventCounter | SemaphoreCounter]) -> None:
+        self._size, self.number = state
+        self.free = self.number.up_by_one
         self._starved_since: float | None = None
         self._taken_over = 0
 
     def none_free(self) -> bool:
         """Return whether all slots are taken."""
-        return bool(self.semaphore._semlock._is_zero())  # type: ignore[attr-defined]
+        return self.number.is_zero()
 
     def take(self, fd: int, held: int, block: bool, timeout: float | None) -> None:
         """Take a free slot, or one that a killed process took with it.
@@ -60,7 +62,7 @@ class Slots:
         Raises:
             queue.Full: None came free in time.
         """
-        if self.semaphore.acquire(False) and not self._is_surplus(fd):
+        if self.number.down() and not self._is_surplus(fd):
             self._starved_since = None
             return
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -73,14 +75,14 @@ class Slots:
                 wait_s = min(wait_s, deadline - time.monotonic())
             if not block or wait_s <= 0:
                 raise Full
-            if self.semaphore.acquire(True, wait_s) and not self._is_surplus(fd):
+            if self.number.down_in_time(wait_s) and not self._is_surplus(fd):
                 self._starved_since = None
                 return
 
     def take_at_once(self, wanted: int) -> int:
         """Take as many of the wanted slots as are free, and return how many that were."""
         taken = 0
-        while taken < wanted and self.semaphore.acquire(False):
+        while taken < wanted and self.number.down():
             taken += 1
         return taken
 

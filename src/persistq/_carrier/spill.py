@@ -20,8 +20,7 @@ for 100 KB, and up to 600 on an ext4 that has just seen many deletions).
 What remains, and who removes it: the home's creator removes the home when it ends. While it
 lives it holds a lock (flock) on the directory; a home that nobody holds belongs to a process that
 was killed, and the next process that makes a home removes it. The kernel drops the lock however
-the holder dies, so this is proof of death. With it go the names of the process's semaphores, which
-multiprocessing's resource tracker removes, unless it was killed with the rest of its group. An
+the holder dies, so this is proof of death. An
 arena whose writer has ended goes when every message in it was read, by the next process that makes
 an arena there.
 """
@@ -40,16 +39,11 @@ from multiprocessing import util
 
 from persistq.exceptions import PersistqError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Semaphore
-
 PREFIX = "persistq-"
 ARENA_BYTES = 32 << 20
 # Larger messages have files of their own: copying them costs more than making the file.
 LARGEST_SLOT = ARENA_BYTES // 8
 OPEN_ARENAS = 8
-_SEMAPHORE = "semaphore-"
 
 _SLOT = struct.Struct("<BQ")
 _REFERENCE = struct.Struct("<qQ")  # where in the arena, -1 for a file of its own; the length
@@ -102,7 +96,6 @@ def _remove_homes_of_the_dead(folder: str) -> None:
         try:
             if os.fstat(fd).st_uid == os.getuid():
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _unlink_semaphores(path)
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:
             pass  # held: its process lives; or no locks here: nothing is proved
@@ -110,40 +103,11 @@ def _remove_homes_of_the_dead(folder: str) -> None:
             os.close(fd)
 
 
-def remember_semaphore(folder: str, semaphore: Semaphore) -> None:
-    """Have a semaphore's name removed with the home, should nobody else live to do so.
-
-    Args:
-        folder (str): The home of this process.
-        semaphore (Semaphore): It has a name unless its processes are forked.
-    """
-    name = getattr(semaphore, "_semlock").name  # noqa: B009 (typeshed does not know it)
-    if name is None:
-        return
-    path = os.path.join(folder, _SEMAPHORE + name.lstrip("/"))
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
-    except OSError:
-        return  # a full disk: then the name stays if all are killed at once
-    util.Finalize(semaphore, _remove_file, (path,), exitpriority=0)
-
-
 def _remove_file(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
         pass  # goes with the home
-
-
-def _unlink_semaphores(folder: str) -> None:
-    from _multiprocessing import sem_unlink  # type: ignore[import-not-found]
-
-    for name in os.listdir(folder):
-        if name.startswith(_SEMAPHORE + "mp-"):
-            try:
-                sem_unlink("/" + name[len(_SEMAPHORE) :])
-            except OSError:
-                pass  # the resource tracker has lived to do it
 
 
 def _write_at(fd: int, parts: list[bytes], where: int) -> None:
