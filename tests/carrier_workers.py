@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -111,3 +113,54 @@ def count_down_and_up(talk: Connection, number: Any, up: int) -> int:
         was += 1
     number.up(up)
     return was
+
+
+def post_one(board: Any, kind: bytes) -> None:
+    board.post(kind)
+
+
+def post_on_board(talk: Connection, board: Any, kind: bytes) -> None:
+    board.post(kind)
+
+
+def call(talk: Connection, function: Any) -> None:
+    function()
+
+
+def show_in_transit(talk: Connection, board: Any) -> None:
+    """Say that a thread is taking and sending, and records wait; then that none does."""
+    flags = board.flags()
+    flags[0], flags[1] = 7, 1
+    board.set_backlog(True)
+    talk.send(board.token())
+    talk.recv()
+    flags[0] = flags[1] = 0
+    board.set_backlog(False)
+    talk.send("none")
+    talk.recv()
+
+
+def post_many_and_take_bytes(talk: Connection, board: Any, number: int) -> str:
+    """Post from one thread while others, that stay, take their bytes."""
+    talk.send("ready")
+    talk.recv()
+    done = threading.Event()
+
+    def take() -> None:
+        board.flags()[0] = 1
+        done.wait()
+
+    for n in range(number):
+        if n % (number // 8) == 0:
+            threading.Thread(target=take, daemon=True).start()
+        board.post(b"D")
+    while len(board.in_transit()[board.token()].taking) < 8:
+        time.sleep(0.001)
+    return str(board.token())
+
+
+def post_until_killed(talk: Connection, board: Any) -> None:
+    board.post(b"D")
+    talk.send("ready")
+    while True:
+        board.post(b"D")
