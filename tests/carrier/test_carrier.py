@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import logging
 import multiprocessing
@@ -25,6 +26,7 @@ if default_carrier._MISSING:
     missing = default_carrier._MISSING
     pytest.skip(f"no carrier here: {missing} is missing", allow_module_level=True)
 
+from persistq._carrier import feeder
 from persistq._carrier.carrier import Carrier
 from persistq._carrier.default_carrier import new_carrier
 from persistq._carrier.pipe import RECORD_BYTES, open_pipe, records_in
@@ -37,6 +39,15 @@ if TYPE_CHECKING:
 FORK = multiprocessing.get_context("fork")
 # More than the pipe holds, so that a feeder has the rest.
 MANY = 3 * (1 << 20) // RECORD_BYTES
+
+
+def no_threads(error: type[BaseException] = RuntimeError) -> Any:
+    """Stand in for `_thread` where none can be started, or an interrupt hits the start."""
+
+    def refuse(*args: object) -> None:
+        raise error("can't start new thread")
+
+    return SimpleNamespace(start_new_thread=refuse, get_ident=_thread.get_ident)
 
 
 def drain(queue: Any) -> list[Any]:
@@ -144,9 +155,11 @@ def test_the_feeder_rests_until_there_is_room_for_many_records(
 
     messages = [b"%d" % n for n in range(MANY)]
     with monkeypatch.context() as patch:
-        patch.setattr(queue._feeder, "_start", lambda: None)  # but in this thread, by finish()
+        patch.setattr(feeder, "_thread", no_threads())  # but in this thread, by finish()
         patch.setattr("persistq._carrier.feeder.time", SimpleNamespace(sleep=take_half))
+        patch.setattr(queue._feeder, "_call_thread", lambda: None)
         queue.put_bytes_many(messages)
+        patch.delattr(queue._feeder, "_call_thread")
         capacity = records_in(fd)
         queue._feeder.finish()
     assert 1 <= len(rests_s) <= MANY // (capacity // 2)
@@ -419,11 +432,8 @@ def test_a_closed_carrier_holds_no_descriptors_once_all_is_sent() -> None:
 def test_a_put_that_fails_for_want_of_a_thread_sends_and_counts_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     # As at the end of the interpreter: the pipe is full, and no thread can be had.
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(feeder, "_thread", no_threads())
     queue = Carrier(MANY)
 
     def put_all() -> None:
@@ -451,10 +461,7 @@ def test_a_message_whose_put_was_interrupted_on_its_way_to_the_feeder_is_sent_in
     class Interrupt(BaseException):
         pass
 
-    def interrupt(thread: threading.Thread) -> None:
-        raise Interrupt
-
-    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    monkeypatch.setattr(feeder, "_thread", no_threads(Interrupt))
     queue = Carrier()
 
     def put_all() -> None:
@@ -466,6 +473,7 @@ def test_a_message_whose_put_was_interrupted_on_its_way_to_the_feeder_is_sent_in
     assert queue._feeder.records
     for n in range(queue.qsize() - 1):
         assert queue.get(timeout=0) == n
+    monkeypatch.setattr(feeder, "_thread", no_threads())
     queue._feeder.finish()  # as join_thread and the interpreter's exit do
     assert queue.get(timeout=0) == n + 1
 

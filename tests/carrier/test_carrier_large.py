@@ -21,12 +21,11 @@ if default_carrier._MISSING:
     pytest.skip(f"no carrier here: {missing} is missing", allow_module_level=True)
 
 from persistq._carrier import spill
-from persistq._carrier.carrier import Carrier
+from persistq._carrier.carrier import Carrier, is_refusal
+from persistq._carrier.home import MARKER
 from persistq.exceptions import PersistqError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from processes import Nursery
 
 FORK = multiprocessing.get_context("fork")
@@ -34,52 +33,68 @@ LARGE = "x" * 5000
 HUGE = "x" * (spill.LARGEST_SLOT + 1)
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Let this process make its home anew, in a directory of the test."""
+class Folder:
+    """A temporary directory, and what is in the homes that carriers make there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def homes(self) -> list[Path]:
+        return sorted(self.path.iterdir())
+
+    def files(self) -> list[Path]:
+        return sorted(
+            path for home in self.homes() for path in home.iterdir() if path.name != MARKER
+        )
+
+
+@pytest.fixture(params=["lazily", "at once"])
+def folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Folder:
+    """Make homes in a directory of the test; also as where files cannot be without a name."""
+    if request.param == "at once":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("files always have a name here")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(spill, "_home", None)
-    path = Path(spill.home())
-    assert path.parent == tmp_path
-    yield path
-    assert spill._home is not None
-    os.close(spill._home[2])
+    return Folder(tmp_path)
 
 
-def test_a_huge_message_has_a_file_that_its_reader_removes(home: Path) -> None:
+def test_a_huge_message_has_a_file_that_its_reader_removes(folder: Folder) -> None:
     queue = Carrier()
     queue.put(HUGE)
-    assert len(list(home.iterdir())) == 1
+    assert len(folder.files()) == 1
     assert queue.get() == HUGE
-    assert list(home.iterdir()) == []
+    assert folder.files() == []
 
 
-def test_a_slot_is_used_again_once_it_was_read(home: Path) -> None:
+def test_a_slot_is_used_again_once_it_was_read(folder: Folder) -> None:
     queue = Carrier()
     for n in range(300):
         queue.put((n, LARGE))
         queue.put((-n, "y" * 90_000))
         assert queue.get() == (n, LARGE)
         assert queue.get() == (-n, "y" * 90_000)
-    (arena,) = home.iterdir()
+    (arena,) = folder.files()
     assert arena.stat().st_size < 500_000
 
 
 def test_what_the_arena_has_no_room_for_still_arrives_in_order(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spill, "ARENA_BYTES", 20_000)
     queue = Carrier()
     for n in range(20):
         queue.put((n, LARGE))
-    assert len(list(home.iterdir())) > 10
+    assert len(folder.files()) > 10
     assert [queue.get() for _ in range(20)] == [(n, LARGE) for n in range(20)]
-    (arena,) = home.iterdir()
+    (arena,) = folder.files()
     assert arena.stat().st_size <= 20_000
 
 
 def test_an_arena_full_of_slots_of_one_size_is_cut_anew_for_another(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spill, "ARENA_BYTES", 40_000)
     queue = Carrier()
@@ -87,11 +102,11 @@ def test_an_arena_full_of_slots_of_one_size_is_cut_anew_for_another(
         for _ in range(3):
             for n in range(number):
                 queue.put((n, "x" * size))
-            assert len(list(home.iterdir())) == 1  # all in the arena, none in a file of its own
+            assert len(folder.files()) == 1  # all in the arena, none in a file of its own
             assert [queue.get() for _ in range(number)] == [(n, "x" * size) for n in range(number)]
 
 
-def test_a_slot_that_nobody_reads_is_never_written_over(home: Path) -> None:
+def test_a_slot_that_nobody_reads_is_never_written_over(folder: Folder) -> None:
     queue = Carrier()
     queue.put(("first", LARGE))
     unread = os.read(queue._reader.fileno(), 256)
@@ -102,13 +117,13 @@ def test_a_slot_that_nobody_reads_is_never_written_over(home: Path) -> None:
     assert queue.get() == ("first", LARGE)
 
 
-def test_a_full_disk_is_an_error_in_the_caller_and_queues_nothing(home: Path) -> None:
+def test_a_full_disk_is_an_error_in_the_caller_and_queues_nothing(folder: Folder) -> None:
     import resource
 
     queue = Carrier(3)
     queue.put(LARGE)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = sorted(home.iterdir())
+    before = folder.files()
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
     try:
         for data in ("y" * 50_000, HUGE):
@@ -118,7 +133,7 @@ def test_a_full_disk_is_an_error_in_the_caller_and_queues_nothing(home: Path) ->
             queue.put_bytes_many([b"small", b"y" * 50_000])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert sorted(home.iterdir()) == before
+    assert folder.files() == before
     assert queue.qsize() == 1
     assert queue.get() == LARGE
     queue.task_done()
@@ -129,14 +144,14 @@ def test_a_full_disk_is_an_error_in_the_caller_and_queues_nothing(home: Path) ->
 
 
 def test_a_full_disk_in_the_middle_of_put_bytes_many_leaves_no_file(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import resource
 
     monkeypatch.setattr(spill, "ARENA_BYTES", 0)
     queue = Carrier()
     queue.put_bytes(b"y" * 300)
-    before = sorted(home.iterdir())
+    before = folder.files()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
     try:
@@ -144,32 +159,31 @@ def test_a_full_disk_in_the_middle_of_put_bytes_many_leaves_no_file(
             queue.put_bytes_many([b"y" * 5000, b"small", b"y" * 50_000])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert sorted(home.iterdir()) == before
+    assert folder.files() == before
     assert queue.qsize() == 1
 
 
 def test_without_any_room_for_files_small_messages_still_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    monkeypatch.setattr(spill, "_home", None)
     queue = Carrier()
-    assert "messages must be small" in caplog.text
     queue.put("small")
-    with pytest.raises(OSError, match="TMPDIR"):
+    with pytest.raises(OSError, match="TMPDIR") as raised:
         queue.put(LARGE)
+    assert is_refusal(raised.value)
     assert queue.get() == "small"
     assert queue.empty()
 
 
-def test_a_message_whose_file_was_removed_is_an_error_that_says_to_restart(home: Path) -> None:
+def test_a_message_whose_file_was_removed_is_an_error_that_says_to_restart(folder: Folder) -> None:
     queue = Carrier()
     queue.put(HUGE)
-    next(home.iterdir()).unlink()
+    folder.files()[0].unlink()
     with pytest.raises(PersistqError, match="Restart the job"):
         queue.get()
     queue.put(LARGE)
-    next(home.iterdir()).unlink()
+    folder.files()[0].unlink()
     with pytest.raises(PersistqError, match="Restart the job"):
         queue.get()
 
@@ -196,21 +210,22 @@ def test_the_next_run_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     done = run(f"q = Carrier(); q.put('x' * {len(LARGE)}); {kill}", tmp_path)
     assert done.returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
-    assert len(list(left.iterdir())) == 1
-    assert run("q = Carrier(); " + kill, tmp_path).returncode == -signal.SIGKILL
+    assert len(list(left.iterdir())) == 2
+    done = run(f"q = Carrier(); q.put('x' * {len(LARGE)}); {kill}", tmp_path)
+    assert done.returncode == -signal.SIGKILL
     (mine,) = tmp_path.iterdir()
     assert mine != left
 
 
-def test_the_home_of_a_living_run_is_left_alone(home: Path) -> None:
+def test_the_home_of_a_living_run_is_left_alone(folder: Folder) -> None:
     queue = Carrier()
     queue.put(LARGE)
-    assert run("q = Carrier(); q.put('x' * 5000)", home.parent).returncode == 0
+    assert run("q = Carrier(); q.put('x' * 5000)", folder.path).returncode == 0
     assert queue.get() == LARGE
 
 
 def test_large_messages_of_a_writer_that_has_ended_can_still_be_read(
-    home: Path, nursery: Nursery, start_method: str
+    folder: Folder, nursery: Nursery, start_method: str
 ) -> None:
     queue = Carrier(ctx=multiprocessing.get_context(start_method))
     messages = [(n, "x" * size) for n, size in enumerate([300, 5000, 90_000, len(HUGE)])]
@@ -219,16 +234,16 @@ def test_large_messages_of_a_writer_that_has_ended_can_still_be_read(
 
 
 def test_arenas_of_writers_that_have_ended_go_once_they_are_read(
-    home: Path, nursery: Nursery
+    folder: Folder, nursery: Nursery
 ) -> None:
     queue = Carrier(ctx=FORK)
     for _ in range(6):
         nursery.start(carrier_workers.put_all, queue, [LARGE, LARGE]).result()
-        assert len(list(home.iterdir())) == 1
+        assert len(folder.files()) == 1
         assert [queue.get(), queue.get()] == [LARGE, LARGE]
 
 
-def test_an_arena_of_which_something_is_unread_stays(home: Path, nursery: Nursery) -> None:
+def test_an_arena_of_which_something_is_unread_stays(folder: Folder, nursery: Nursery) -> None:
     queue = Carrier(ctx=FORK)
     for n in range(4):
         nursery.start(carrier_workers.put_all, queue, [(n, LARGE), (n, "z" * 900)]).result()

@@ -29,6 +29,7 @@ from multiprocessing import connection
 from operator import getitem
 from typing import NamedTuple
 
+from persistq._carrier.ends import own_end
 from persistq._fs import watch_forks
 
 try:
@@ -101,12 +102,15 @@ class Board:
     is_failed_told: Callable[[], bool]
 
     def __init__(self) -> None:
-        self.__setstate__(connection.Connection(_open()))
+        self._keep(connection.Connection(_open()))
 
     def __getstate__(self) -> connection.Connection:
         return self._end
 
     def __setstate__(self, end: connection.Connection) -> None:
+        self._keep(own_end(end))
+
+    def _keep(self, end: connection.Connection) -> None:
         self._end = end
         self._fd = end.fileno()
         self._head = memoryview(mmap.mmap(self._fd, RECORD_BYTES))

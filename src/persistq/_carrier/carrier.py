@@ -28,20 +28,20 @@ Besides `put` and `get` there is a way for messages that are bytes already (`put
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
-from multiprocessing import context, get_context, queues, util
+from multiprocessing import context, get_context, util
 from multiprocessing.reduction import ForkingPickler
 from pickle import dumps as _plain_dumps
 from pickle import loads as _loads
-from queue import Full
 from struct import error as _StructError
 
-from persistq._carrier import spill
+from persistq._carrier.board import Board
 from persistq._carrier.counter import Counter
+from persistq._carrier.ends import own_end
 from persistq._carrier.feeder import Feeder
+from persistq._carrier.home import Home
 from persistq._carrier.pipe import (
     RECORD_BYTES,
     RECORDS_PER_WRITE,
@@ -55,26 +55,21 @@ from persistq._carrier.record import (
     WAKE,
     notice_in,
     out_of_step,
-    pack,
-    pack_notice,
-    pack_reference,
     reference_in,
     unpack,
 )
+from persistq._carrier.refusal import is_refusal
+from persistq._carrier.sending import Sending
 from persistq._carrier.slots import Slots
+from persistq._carrier.spill import Spill
+from persistq._fs import occupy_standard_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from multiprocessing.context import BaseContext
     from typing import Any
 
-    _JoinableQueue = queues.JoinableQueue[Any]
-else:
-    _JoinableQueue = queues.JoinableQueue
-
-_log = logging.getLogger("persistq")
-
+__all__ = ["Carrier", "is_refusal", "pickle_message"]
 
 _PLAIN = frozenset({str, bytes, int, float, bool, type(None)})
 _NEST = frozenset({tuple, list})
@@ -89,30 +84,30 @@ def pickle_message(obj: Any) -> bytes:
     return bytes(ForkingPickler.dumps(obj))
 
 
-class Carrier(_JoinableQueue):
+class Carrier(Sending):
     """A `multiprocessing.JoinableQueue` that outlives the kill of any process that uses it.
 
     Args:
         maxsize (int): How many messages may wait; 0 or less for any number.
         ctx (multiprocessing.context.BaseContext | None): Whose processes will share it; None for
             the default context.
+
+    Attributes:
+        board (Board): What its processes know of one another.
     """
 
-    # Set by the first put, so that put asks one question instead of two.
-    _open_for_put = False
+    is_refusal = staticmethod(is_refusal)
 
     def __init__(self, maxsize: int = 0, *, ctx: BaseContext | None = None) -> None:
+        # Before the first descriptor: none of ours must be what a C library takes for stderr.
+        occupy_standard_streams()
         ctx = ctx or get_context()
         self._maxsize = max(maxsize, 0)
         self._reader, self._waiter, self._writer = open_pipe()
         self._unfinished_tasks = Counter(0, ctx)
         self._slots = Slots(maxsize, ctx) if maxsize > 0 else None
-        home: str | None = None
-        try:
-            home = spill.home()
-        except OSError as error:
-            _log.warning("no room for temporary files, messages must be small: %s", error)
-        self._spill = spill.Spill(home)
+        self.board = Board()
+        self._spill = Spill(Home())
         self._opid = os.getpid()
         self._reset()
 
@@ -125,22 +120,27 @@ class Carrier(_JoinableQueue):
             self._writer,
             self._unfinished_tasks,
             self._slots,
-            self._spill.path,
+            self.board,
+            self._spill.home,
             self._opid,
         )
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
+        occupy_standard_streams()
         (
             self._maxsize,
-            self._reader,
-            self._waiter,
-            self._writer,
+            reader,
+            waiter,
+            writer,
             self._unfinished_tasks,
             self._slots,
+            self.board,
             home,
             self._opid,
         ) = state
-        self._spill = spill.Spill(home)
+        self._reader, self._writer = own_end(reader), own_end(writer)
+        self._waiter = None if waiter is None else own_end(waiter)
+        self._spill = Spill(home)
         self._reset()
 
     def _reset(self, after_fork: bool = False) -> None:
@@ -156,7 +156,7 @@ class Carrier(_JoinableQueue):
         if after_fork:
             self._leave_parent_behind()
         else:
-            self._feeder = Feeder(self._writer, RECORDS_PER_WRITE)
+            self._feeder = Feeder(self._writer, RECORDS_PER_WRITE, self.board)
             util.register_after_fork(self, Carrier._after_fork)
 
     def _after_fork(self) -> None:
@@ -165,13 +165,13 @@ class Carrier(_JoinableQueue):
     def _leave_parent_behind(self) -> None:
         """Drop the backlog and the descriptors that a fork gave this process."""
         if self._feeder.pid != os.getpid():
-            self._feeder = Feeder(self._writer, RECORDS_PER_WRITE)
+            self._feeder = Feeder(self._writer, RECORDS_PER_WRITE, self.board)
             if self._join_cancelled:
                 self._feeder.leave_at_exit()
         if self._spill.pid != os.getpid():
-            home = self._spill.path
+            home = self._spill.home
             self._spill.close()
-            self._spill = spill.Spill(home)
+            self._spill = Spill(home)
 
     # -- putting
 
@@ -192,218 +192,6 @@ class Carrier(_JoinableQueue):
         if not self._open_for_put:
             self._open()
         self.put_bytes(pickle_message(obj), block, timeout)
-
-    def put_bytes(self, data: bytes, block: bool = True, timeout: float | None = None) -> None:
-        """Send a message that is bytes, without pickling; `get_bytes` receives it.
-
-        Args:
-            data (bytes): What to send.
-            block (bool): Whether to wait for a slot where the queue is bounded and full.
-            timeout (float | None): Seconds to wait for a slot; None waits for ever.
-
-        Raises:
-            queue.Full: The queue is bounded, and no slot came free in time.
-            ValueError: This process has closed the queue.
-            OSError: The message is large and cannot be written to its temporary file.
-        """
-        if not self._open_for_put:
-            self._open()
-        if self._slots is not None:
-            self._slots.take(self._write_fd, len(self._feeder.records), block, timeout)
-        if len(data) <= INLINE_BYTES:
-            record = pack(data, MARK)
-        else:
-            try:
-                record = self._spilled(data)
-            except BaseException:
-                if self._slots is not None:
-                    self._slots.free()
-                raise
-        try:
-            self._count_up()
-        except (OSError, ValueError):
-            self._take_back([record], counted=0)
-            raise
-        if not self._feeder.records:
-            try:
-                os.write(self._write_fd, record)
-                return
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._take_back([record], counted=1)
-                raise
-        self._leave_to_feeder([record], counted=1)
-
-    def put_bytes_many(
-        self, messages: Sequence[bytes], block: bool = True, timeout: float | None = None
-    ) -> int:
-        """Send many messages in order, several with one write.
-
-        Args:
-            messages (Sequence[bytes]): What to send.
-            block (bool): Whether to wait for slots where the queue is bounded and full.
-            timeout (float | None): Seconds to wait for slots, altogether; None waits for ever.
-
-        Returns:
-            int: How many were sent, from the first on: all, unless the queue is bounded and no
-            slot came free in time for the rest.
-
-        Raises:
-            ValueError: This process has closed the queue.
-            OSError: A message is large and cannot be written to its temporary file; then none
-                was sent.
-        """
-        sent, error = self.send_many(messages, block, timeout)
-        if error is not None:
-            raise error
-        return sent
-
-    def send_many(
-        self, messages: Sequence[bytes], block: bool = True, timeout: float | None = None
-    ) -> tuple[int, BaseException | None]:
-        """Do the same as `put_bytes_many`, and say how many were sent where it fails half way.
-
-        Args:
-            messages (Sequence[bytes]): What to send.
-            block (bool): Whether to wait for slots where the queue is bounded and full.
-            timeout (float | None): Seconds to wait for slots, altogether; None waits for ever.
-
-        Returns:
-            tuple[int, BaseException | None]: How many were sent, from the first on, and what has
-            ended it before the last, if that was an error or an interrupt.
-
-        Raises:
-            ValueError: This process has closed the queue.
-            OSError: A message is large and cannot be written to its temporary file; then none
-                was sent.
-        """
-        if not self._open_for_put:
-            self._open()
-        if not messages:
-            return 0, None
-        if max(map(len, messages)) <= INLINE_BYTES:
-            records = [pack(data, MARK) for data in messages]
-        else:
-            records = self._all_or_none(messages)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        sent, unsent = 0, 0
-        try:
-            while sent < len(records):
-                unsent = sent
-                batch = records[sent : sent + RECORDS_PER_WRITE]
-                if self._slots is not None:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    self._slots.take(self._write_fd, len(self._feeder.records), block, left)
-                    batch = batch[: 1 + self._slots.take_at_once(len(batch) - 1)]
-                unsent = sent + len(batch)  # should it fail, it sees to these itself
-                self._send_batch(batch)
-                sent = unsent
-        except BaseException as error:
-            # An interrupt too, while it waits for slots: what was sent stays sent.
-            self._discard(records[unsent:])
-            return sent, None if isinstance(error, Full) else error
-        return sent, None
-
-    def _send_batch(self, batch: list[bytes]) -> None:
-        counted = 0
-        try:
-            self._unfinished_tasks.up(len(batch))
-            counted = len(batch)
-            if not self._feeder.records:
-                try:
-                    os.write(self._write_fd, b"".join(batch))
-                    return
-                except BlockingIOError:
-                    pass
-        except (OSError, ValueError):
-            # ValueError: semaphores of macOS end at 32,767.
-            self._take_back(batch, counted)
-            raise
-        self._leave_to_feeder(batch, counted)
-
-    def wake(self) -> None:
-        """Make one waiting `get_bytes`, or the next one, return None. Never waits.
-
-        This is no message: it takes no slot and is no task.
-
-        Raises:
-            ValueError: This process has closed the queue.
-        """
-        if self._closed:
-            raise ValueError(f"Queue {self!r} is closed")
-        self._send_aside(WAKE)
-
-    def put_notice(self, data: bytes) -> None:
-        """Send, behind the messages, what is none: it takes no slot and is no task. Never waits.
-
-        Where a bound counted it, those for workers that were killed would block all that follow.
-
-        Args:
-            data (bytes): What `get_bytes` is to return; at most 200 bytes.
-
-        Raises:
-            ValueError: This process has closed the queue.
-        """
-        if not self._open_for_put:
-            self._open()
-        self._send_aside(pack_notice(data))
-
-    def _send_aside(self, record: bytes) -> None:
-        if not self._feeder.records:
-            try:
-                os.write(self._write_fd, record)
-                return
-            except BlockingIOError:
-                pass
-        self._leave_to_feeder([record], counted=0)
-
-    def _open(self) -> None:
-        if self._closed:
-            raise ValueError(f"Queue {self!r} is closed")
-        self._open_for_put = True
-
-    def _spilled(self, data: bytes) -> bytes:
-        if self._spill.pid != os.getpid():
-            self._leave_parent_behind()
-        return pack_reference(self._spill.write(data))
-
-    def _all_or_none(self, messages: Sequence[bytes]) -> list[bytes]:
-        records: list[bytes] = []
-        try:
-            for data in messages:
-                small = len(data) <= INLINE_BYTES
-                records.append(pack(data, MARK) if small else self._spilled(data))
-        except BaseException:
-            self._discard(records)
-            raise
-        return records
-
-    def _leave_to_feeder(self, records: list[bytes], counted: int) -> None:
-        if self._feeder.pid != os.getpid():
-            # A forked child: this backlog is its parent's.
-            self._leave_parent_behind()
-        try:
-            self._feeder.add(records)
-        except RuntimeError:
-            if counted:
-                self._take_back(records, counted)
-            raise
-
-    def _take_back(self, records: list[bytes], counted: int) -> None:
-        """Undo what was done for records that could not be sent."""
-        for _ in range(counted):
-            self._count_down()
-        if self._slots is not None:
-            for _ in records:
-                self._slots.free()
-        self._discard(records)
-
-    def _discard(self, records: list[bytes]) -> None:
-        for record in records:
-            reference = reference_in(record)
-            if reference is not None:
-                self._spill.discard(reference)
 
     # -- getting
 
@@ -472,9 +260,7 @@ class Carrier(_JoinableQueue):
         reference = reference_in(record)
         if reference is None:
             raise out_of_step(record)
-        if self._spill.pid != os.getpid():
-            self._leave_parent_behind()
-        return self._spill.read(reference)
+        return self._own_spill().read(reference)
 
     # -- counting
 

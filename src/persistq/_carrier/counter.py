@@ -15,6 +15,9 @@ import time
 from functools import partial
 from multiprocessing import connection
 
+from persistq._carrier.ends import own_end
+from persistq._carrier.refusal import is_of_call, refused
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +69,7 @@ class EventCounter:
     def __init__(self, value: int, ctx: BaseContext) -> None:
         assert _eventfd is not None
         fd = _eventfd(0, os.O_CLOEXEC | os.O_NONBLOCK | _SEMAPHORE_MODE)
-        self.__setstate__(connection.Connection(fd))
+        self._keep(connection.Connection(fd))
         if value:
             self.up(value)
 
@@ -74,6 +77,9 @@ class EventCounter:
         return self._end
 
     def __setstate__(self, end: connection.Connection) -> None:
+        self._keep(own_end(end))
+
+    def _keep(self, end: connection.Connection) -> None:
         # A Connection knows how to travel to a child, and closes itself.
         self._end = end
         self._fd = end.fileno()
@@ -151,9 +157,11 @@ class SemaphoreCounter:
             for _ in range(n):
                 self._semaphore.release()
                 raised += 1
-        except ValueError:
+        except ValueError as error:
             for _ in range(raised):
                 self.down()
+            if is_of_call(error):
+                refused(error)
             raise
 
     def down(self) -> bool:

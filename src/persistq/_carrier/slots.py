@@ -13,9 +13,11 @@ from queue import Full
 
 from persistq._carrier.counter import Counter
 from persistq._carrier.pipe import has_room, records_in
+from persistq._carrier.refusal import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sized
     from multiprocessing.context import BaseContext
 
     from persistq._carrier.counter import EventCounter, SemaphoreCounter
@@ -50,12 +52,12 @@ class Slots:
         """Return whether all slots are taken."""
         return self.number.is_zero()
 
-    def take(self, fd: int, held: int, block: bool, timeout: float | None) -> None:
+    def take(self, fd: int, held: Sized, block: bool, timeout: float | None) -> None:
         """Take a free slot, or one that a killed process took with it.
 
         Args:
             fd (int): The pipe's write end.
-            held (int): How many records this process's feeder holds.
+            held (Sized): The records that this process's feeder holds.
             block (bool): Whether to wait for a slot.
             timeout (float | None): Seconds to wait; None waits for ever.
 
@@ -74,7 +76,7 @@ class Slots:
             if deadline is not None:
                 wait_s = min(wait_s, deadline - time.monotonic())
             if not block or wait_s <= 0:
-                raise Full
+                raise refused(Full())
             if self.number.down_in_time(wait_s) and not self._is_surplus(fd):
                 self._starved_since = None
                 return
@@ -96,14 +98,14 @@ class Slots:
             return True
         return False
 
-    def _was_lost(self, fd: int, held: int) -> bool:
+    def _was_lost(self, fd: int, held: Sized) -> bool:
         """Return whether no slot is free though too few records have waited for a while.
 
         A live process holds a slot without a record for microseconds only, unless the pipe has
         no room: then records wait in feeders, and nothing is concluded. A wrong answer lets one
         message too many wait, for a time.
         """
-        if records_in(fd) + held >= self._size or not has_room(fd):
+        if records_in(fd) + len(held) >= self._size or not has_room(fd):
             self._starved_since = None
             return False
         now = time.monotonic()

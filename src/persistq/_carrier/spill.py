@@ -1,10 +1,8 @@
 """Where a message waits that is too large for a record of the pipe.
 
-The record then carries a reference, and the message lies in a file. The files of all carriers
-made by one process lie in that process's *home*, a directory under the temporary directory. (Not
-under /dev/shm: it was not faster, containers give it 64 MiB, and systemd empties it of a user's
-files when that user logs out. systemd's cleaner of /tmp leaves a directory alone that is locked as
-a home is.)
+The record then carries a reference, and the message lies in a file of the carrier's `home`, a
+directory under the temporary directory. (Not under /dev/shm: it was not faster, containers give it
+64 MiB, and systemd empties it of a user's files when that user logs out.)
 
 Two kinds of file, by measurement: creating and removing a file for each message costs ten times
 as much as writing it over one that was read (80 against 4 microseconds for 1 KB, 110 against 19
@@ -17,29 +15,32 @@ for 100 KB, and up to 600 on an ext4 that has just seen many deletions).
   leaves wrong: a reader that dies before clearing the mark leaves one slot taken.
 - A file of its own, removed by its reader, for what the arena has no room for.
 
-What remains, and who removes it: the home's creator removes the home when it ends. While it
-lives it holds a lock (flock) on the directory; a home that nobody holds belongs to a process that
-was killed, and the next process that makes a home removes it. The kernel drops the lock however
-the holder dies, so this is proof of death. An
-arena whose writer has ended goes when every message in it was read, by the next process that makes
-an arena there.
+An arena whose writer has ended goes when every message in it was read, by the next process that
+makes an arena there; its lock, which the kernel drops however the writer dies, tells.
+
+A signal handler may put a message while the thread it interrupts is just looking for a slot, or
+reading. So who finds the lock held does without: the message gets a file of its own.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import struct
-import tempfile
 import threading
 from collections import deque
 from itertools import count
-from multiprocessing import util
 
+from persistq._carrier.record import INLINE_BYTES, MARK, pack, pack_reference, reference_in
+from persistq._carrier.refusal import is_of_call, refused
 from persistq.exceptions import PersistqError
 
-PREFIX = "persistq-"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from persistq._carrier.home import Home
+
 ARENA_BYTES = 32 << 20
 # Larger messages have files of their own: copying them costs more than making the file.
 LARGEST_SLOT = ARENA_BYTES // 8
@@ -48,59 +49,6 @@ OPEN_ARENAS = 8
 _SLOT = struct.Struct("<BQ")
 _REFERENCE = struct.Struct("<qQ")  # where in the arena, -1 for a file of its own; the length
 _TAKEN, _FREE = 1, 0
-
-_home: tuple[int, str, int] | None = None
-
-
-def home() -> str:
-    """Return this process's home, made at the first call and removed when the process ends.
-
-    Raises:
-        OSError: It cannot be made.
-    """
-    global _home
-    if _home is not None and _home[0] == os.getpid():
-        return _home[1]
-    folder = tempfile.gettempdir()
-    _remove_homes_of_the_dead(folder)
-    while True:
-        path = tempfile.mkdtemp(prefix=PREFIX, dir=folder)
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            # Between mkdtemp and flock it looked like a dead process's, and may be gone.
-            if os.stat(path).st_ino == os.fstat(fd).st_ino:
-                break
-        except (BlockingIOError, FileNotFoundError):
-            os.close(fd)
-        except OSError:
-            # No locks here: nothing can be proved dead either, so homes are safe without.
-            break
-    _home = (os.getpid(), path, fd)
-    # After the children have been joined (priority 0) and the feeders (-5).
-    util.Finalize(None, shutil.rmtree, (path, True), exitpriority=-100)
-    return path
-
-
-def _remove_homes_of_the_dead(folder: str) -> None:
-    try:
-        names = [name for name in os.listdir(folder) if name.startswith(PREFIX)]
-    except OSError:
-        return
-    for name in names:
-        path = os.path.join(folder, name)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            if os.fstat(fd).st_uid == os.getuid():
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            pass  # held: its process lives; or no locks here: nothing is proved
-        finally:
-            os.close(fd)
 
 
 def _remove_file(path: str) -> None:
@@ -113,31 +61,76 @@ def _remove_file(path: str) -> None:
 def _write_at(fd: int, parts: list[bytes], where: int) -> None:
     """Write all of it, or raise the OSError that stopped it."""
     size = sum(map(len, parts))
-    written = os.pwritev(fd, parts, where) if hasattr(os, "pwritev") else 0
-    if written < size:
-        rest = memoryview(b"".join(parts))
-        while written < size:
-            written += os.pwrite(fd, rest[written:], where + written)
+    try:
+        written = os.pwritev(fd, parts, where) if hasattr(os, "pwritev") else 0
+        if written < size:
+            rest = memoryview(b"".join(parts))
+            while written < size:
+                written += os.pwrite(fd, rest[written:], where + written)
+    except OSError as error:
+        if is_of_call(error):
+            refused(error)
+        raise
+
+
+class _Cut:
+    """How an arena is cut into slots. Of an interrupted change a slot is lost, and none doubled."""
+
+    def __init__(self) -> None:
+        self.end = self.slots = 0
+        self.free: dict[int, list[int]] = {}
+        self.taken: deque[tuple[int, int]] = deque()
 
 
 class Spill:
     """The large messages of one carrier, as one process writes and reads them.
 
     Args:
-        path (str | None): The home of the process that made the carrier; None where none could
-            be made.
+        home (Home): Where their files are.
     """
 
-    def __init__(self, path: str | None) -> None:
-        self.path = path
+    def __init__(self, home: Home) -> None:
+        self.home = home
         self.pid = os.getpid()
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._arena: tuple[bytes, int] | None = None
-        self._end = self._slots = 0
-        self._free: dict[int, list[int]] = {}
-        self._taken: deque[tuple[int, int]] = deque()
+        self._cut = _Cut()
         self._readable: dict[bytes, int] = {}
+
+    def record_of(self, data: bytes) -> bytes:
+        """Return the record for a message: with the message, or with a reference to it.
+
+        Raises:
+            OSError: The message is large and cannot be written. Nothing is left of it.
+        """
+        if len(data) <= INLINE_BYTES:
+            return pack(data, MARK)
+        return pack_reference(self.write(data))
+
+    def records_of(self, messages: Sequence[bytes]) -> list[bytes]:
+        """Return a record for each message, or raise and leave nothing of any.
+
+        Raises:
+            OSError: A message is large and cannot be written.
+        """
+        if max(map(len, messages), default=0) <= INLINE_BYTES:
+            return [pack(data, MARK) for data in messages]
+        records: list[bytes] = []
+        try:
+            for data in messages:
+                records.append(self.record_of(data))
+        except BaseException:
+            self.discard_records(records)
+            raise
+        return records
+
+    def discard_records(self, records: Sequence[bytes]) -> None:
+        """Free the places of the large messages among records that were not sent after all."""
+        for record in records:
+            reference = reference_in(record)
+            if reference is not None:
+                self.discard(reference)
 
     def close(self) -> None:
         """Close this process's descriptors, also those that a fork gave it."""
@@ -151,10 +144,10 @@ class Spill:
 
     def __del__(self) -> None:
         try:
-            if self._arena is not None and self.path is not None and self.pid == os.getpid():
+            if self._arena is not None and self.pid == os.getpid():
                 name, fd = self._arena
                 if _all_read(fd):
-                    os.unlink(os.path.join(self.path, os.fsdecode(name)))
+                    os.unlink(self._path(name))
             self.close()
         except (OSError, AttributeError, TypeError):
             pass  # the home is gone already, or the interpreter half ended
@@ -171,32 +164,35 @@ class Spill:
         Raises:
             OSError: The message cannot be written (disk full, say). Nothing is left of it.
         """
-        if self.path is None:
-            raise OSError(
-                f"a message of {len(data)} bytes needs a temporary file, and no directory for it "
-                f"could be made under {tempfile.gettempdir()}. Make room there, or set TMPDIR to "
-                "another place, and start again."
-            )
+        folder = self.home.make()
         size = len(data) + _SLOT.size
         if size <= LARGEST_SLOT:
             # Four sizes to a doubling: a slot is taken again by messages of about its length.
             step = 1 << max(size.bit_length() - 3, 6)
             size = -(-size // step) * step
-            with self._lock:
-                where = self._take_slot(self.path, size)
+            where = -1
+            if not self._lock.locked():
+                with self._lock:
+                    where = self._take_slot(folder, size)
+                    cut = self._cut
             if where >= 0 and self._arena is not None:
                 name, fd = self._arena
                 try:
                     _write_at(fd, [_SLOT.pack(_TAKEN, size), data], where)
                 except OSError:
-                    self._free.setdefault(size, []).append(where)
+                    cut.free.setdefault(size, []).append(where)
                     raise
                 # Only now: until the mark is written, the slot looks like one that was read.
-                self._taken.append((where, size))
+                cut.taken.append((where, size))
                 return _REFERENCE.pack(where, len(data)) + name
         name = b"%d-%s-%d" % (self.pid, os.urandom(4).hex().encode(), next(self._numbers))
-        path = os.path.join(self.path, os.fsdecode(name))
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        path = self._path(name)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            if is_of_call(error):
+                refused(error)
+            raise
         try:
             _write_at(fd, [data], 0)
         except BaseException:
@@ -211,29 +207,30 @@ class Spill:
         if self._arena is None:
             self._arena = self._make_arena(folder)
         fd = self._arena[1]
-        fitting = self._free.setdefault(size, [])
+        cut = self._cut
+        fitting = cut.free.setdefault(size, [])
         # One that its reader never read goes round for ever, and stops none behind it.
-        for _ in range(len(self._taken)):
+        for _ in range(len(cut.taken)):
             if fitting:
                 break
-            slot = self._taken.popleft()
+            slot = cut.taken.popleft()
             if os.pread(fd, 1, slot[0]) == b"\0":
-                self._free.setdefault(slot[1], []).append(slot[0])
+                cut.free.setdefault(slot[1], []).append(slot[0])
             else:
-                self._taken.append(slot)
+                cut.taken.append(slot)
                 break
         if fitting:
             return fitting.pop()
-        if self._slots and self._slots == sum(map(len, self._free.values())):
+        if cut.slots and cut.slots == sum(map(len, cut.free.values())):
             # All are free, but none of this size: cut the arena anew, and give the memory back.
             os.ftruncate(fd, 0)
-            self._free.clear()
-            self._slots = self._end = 0
-        if self._end + size > ARENA_BYTES:
+            cut = self._cut = _Cut()
+        if cut.end + size > ARENA_BYTES:
             return -1
-        where = self._end
-        self._end += size
-        self._slots += 1
+        # In this order: one more that seems taken is never given out, one less could be twice.
+        cut.slots += 1
+        where = cut.end
+        cut.end += size
         return where
 
     def _make_arena(self, folder: str) -> tuple[bytes, int]:
@@ -278,11 +275,7 @@ class Spill:
                     os.close(fd)
                 _remove_file(path)
             else:
-                with self._lock:
-                    fd = self._readable.get(name) or self._open_arena(name)
-                    data = _read_at(fd, length, where + _SLOT.size)
-                    # After the copy, and by nobody but us: the writer may use the slot again.
-                    _free_slot(fd, where)
+                data = self._read_slot(name, where, length)
         except (OSError, struct.error) as error:
             raise PersistqError(
                 f"a message is lost: the temporary file that holds it cannot be read ({error}). "
@@ -295,6 +288,18 @@ class Spill:
                 "Restart the job; what the journals hold as outstanding is put again."
             )
         return data
+
+    def _read_slot(self, name: bytes, where: int, length: int) -> bytes:
+        # The lock keeps other threads from closing the descriptor.
+        if not self._lock.locked():
+            with self._lock:
+                fd = self._readable.get(name) or self._open_arena(name)
+                return _take_out(fd, where, length)
+        fd = os.open(self._path(name), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return _take_out(fd, where, length)
+        finally:
+            os.close(fd)
 
     def discard(self, reference: bytes) -> None:
         """Free the place of a message that this process wrote and could not send after all.
@@ -319,7 +324,14 @@ class Spill:
         return fd
 
     def _path(self, name: bytes) -> str:
-        return os.path.join(self.path or "", os.fsdecode(name))
+        return os.path.join(self.home.path, os.fsdecode(name))
+
+
+def _take_out(fd: int, where: int, length: int) -> bytes:
+    data = _read_at(fd, length, where + _SLOT.size)
+    # After the copy, and by nobody but us: the writer may use the slot again.
+    _free_slot(fd, where)
+    return data
 
 
 def _free_slot(fd: int, where: int) -> None:
