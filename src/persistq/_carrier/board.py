@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -113,7 +114,7 @@ class Board:
     def _keep(self, end: connection.Connection) -> None:
         self._end = end
         self._fd = end.fileno()
-        self._head = memoryview(mmap.mmap(self._fd, RECORD_BYTES))
+        self._head = memoryview(_map(self._fd, RECORD_BYTES, 0))
         look: Any = partial(partial, getitem, self._head.cast("?"))
         self.has_news = look(_NEWS)
         self.is_failed_told = look(_FAILED)
@@ -214,7 +215,7 @@ class Board:
         while os.pread(self._fd, len(record), where) != record:
             where += RECORD_BYTES
         page = where // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        memory = mmap.mmap(self._fd, where + RECORD_BYTES - page, offset=page)
+        memory = _map(self._fd, where + RECORD_BYTES - page, page)
         block = memoryview(memory)[where - page :]
         self._blocks.append(block)
         for at in range(_FIRST_THREAD, RECORD_BYTES, _THREAD_BYTES):
@@ -254,6 +255,13 @@ class Board:
 
 
 _NOTHING = InTransit((), False, False)
+
+
+def _map(fd: int, length: int, offset: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        # Without a duplicate of the descriptor for each.
+        return mmap.mmap(fd, length, offset=offset, trackfd=False)
+    return mmap.mmap(fd, length, offset=offset)
 
 
 def _open() -> int:
