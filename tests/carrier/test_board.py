@@ -219,6 +219,20 @@ def test_without_memory_or_a_folder_the_error_says_what_to_do(
         Board()
 
 
+def test_a_limit_of_file_sizes_is_an_error_and_no_half_board() -> None:
+    code = (
+        "import resource; from persistq._carrier.board import Board\n"
+        "def limit(n): resource.setrlimit(resource.RLIMIT_FSIZE, (n, resource.RLIM_INFINITY))\n"
+        "limit(4)\ntry: Board()\nexcept OSError: print('no board')\n"
+        "limit(40); b = Board()\ntry: b.flags()\nexcept OSError: print('no bytes')\n"
+        "print(b.count(b'D'), b.in_transit())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.stdout, done.stderr) == ("no board\nno bytes\n0 {}\n", "")
+
+
 def test_a_board_leaves_no_file_and_no_descriptors(tmp_path: Path) -> None:
     code = (
         "import os; from persistq._carrier.board import Board\n"

@@ -18,6 +18,7 @@ process with more threads appends further blocks.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import sys
@@ -222,7 +223,7 @@ class Board:
             self._free.append(block[at : at + _THREAD_BYTES])
 
     def _append(self, record: bytes) -> None:
-        os.write(self._fd, record.ljust(RECORD_BYTES, b"\0"))
+        _write(self._fd, record)
 
     # -- of all processes
 
@@ -257,6 +258,16 @@ class Board:
 _NOTHING = InTransit((), False, False)
 
 
+def _write(fd: int, record: bytes) -> None:
+    written = os.write(fd, record.ljust(RECORD_BYTES, b"\0"))
+    if written < RECORD_BYTES:
+        # A limit (RLIMIT_FSIZE) that ends within the record; the next write meets it at once.
+        raise OSError(
+            errno.EFBIG,
+            f"{written} of {RECORD_BYTES} bytes could be written of what processes share",
+        )
+
+
 def _map(fd: int, length: int, offset: int) -> mmap.mmap:
     if sys.version_info >= (3, 13):
         # Without a duplicate of the descriptor for each.
@@ -270,7 +281,7 @@ def _open() -> int:
         try:
             fd = os.memfd_create("persistq", os.MFD_CLOEXEC)
             fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
-            os.write(fd, _HEADER.ljust(RECORD_BYTES, b"\0"))
+            _write(fd, _HEADER)
             return fd
         except OSError:
             pass  # a sandbox that forbids it
@@ -281,7 +292,7 @@ def _open() -> int:
         finally:
             os.unlink(path)
             os.close(named)
-        os.write(fd, _HEADER.ljust(RECORD_BYTES, b"\0"))
+        _write(fd, _HEADER)
     except OSError as error:
         raise OSError(
             error.errno,

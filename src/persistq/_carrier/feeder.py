@@ -107,13 +107,19 @@ class Feeder:
             RuntimeError: No thread can be started (too many, or the interpreter is ending);
                 then none of the records is kept.
             ValueError: The pipe was closed meanwhile; neither then.
+            OSError: Others cannot be told of the backlog; neither then.
         """
         # Set before the records are kept, so that whatever interrupts us cannot lose them; and
         # again, since a thread that was just ending may have let go of it in between.
         self._hold_exit()
         special = [entry for entry in entries if not isinstance(entry, bytes)]
         with self._telling:
-            self._board.set_backlog(True)
+            try:
+                self._board.set_backlog(True)
+            except OSError as error:
+                if error.errno is not None:  # else a signal handler's
+                    refused(error)
+                raise
             self.records.special.extend(special)
             self.waiting.extend(entries)
         self._hold_exit()
