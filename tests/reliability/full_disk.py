@@ -85,7 +85,7 @@ def run_job(root: str, tag: str, variant: tuple[bool, bool, bool], heal: Callabl
 
     try:
         q = open_queue()
-        if is_default and q.joinable_queue._spill.path is None:
+        if is_default and q.joinable_queue._spill.home._end is None:
             raise OSError("no room for large messages, as the log says")
     except OSError:
         heal()

@@ -18,8 +18,10 @@ process with more threads appends further blocks.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -115,7 +117,7 @@ class Board:
     def _keep(self, end: connection.Connection) -> None:
         self._end = end
         self._fd = end.fileno()
-        self._head = memoryview(mmap.mmap(self._fd, RECORD_BYTES))
+        self._head = memoryview(_map(self._fd, RECORD_BYTES, 0))
         look: Any = partial(partial, getitem, self._head.cast("?"))
         self.has_news = look(_NEWS)
         self.is_failed_told = look(_FAILED)
@@ -221,14 +223,14 @@ class Board:
         while os.pread(self._fd, len(record), where) != record:
             where += RECORD_BYTES
         page = where // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        memory = mmap.mmap(self._fd, where + RECORD_BYTES - page, offset=page)
+        memory = _map(self._fd, where + RECORD_BYTES - page, page)
         block = memoryview(memory)[where - page :]
         self._blocks.append(block)
         for at in range(_FIRST_THREAD, RECORD_BYTES, _THREAD_BYTES):
             self._free.append(block[at : at + _THREAD_BYTES])
 
     def _append(self, record: bytes) -> None:
-        os.write(self._fd, record.ljust(RECORD_BYTES, b"\0"))
+        _write(self._fd, record)
 
     # -- of all processes
 
@@ -264,13 +266,30 @@ class Board:
 _NOTHING = InTransit((), False, False)
 
 
+def _write(fd: int, record: bytes) -> None:
+    written = os.write(fd, record.ljust(RECORD_BYTES, b"\0"))
+    if written < RECORD_BYTES:
+        # A limit (RLIMIT_FSIZE) that ends within the record; the next write meets it at once.
+        raise OSError(
+            errno.EFBIG,
+            f"{written} of {RECORD_BYTES} bytes could be written of what processes share",
+        )
+
+
+def _map(fd: int, length: int, offset: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        # Without a duplicate of the descriptor for each.
+        return mmap.mmap(fd, length, offset=offset, trackfd=False)
+    return mmap.mmap(fd, length, offset=offset)
+
+
 def _open() -> int:
     """Open the file, with its header."""
     if hasattr(os, "memfd_create"):
         try:
             fd = os.memfd_create("persistq", os.MFD_CLOEXEC)
             fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
-            os.write(fd, _HEADER.ljust(RECORD_BYTES, b"\0"))
+            _write(fd, _HEADER)
             return fd
         except OSError:
             pass  # a sandbox that forbids it
@@ -281,7 +300,7 @@ def _open() -> int:
         finally:
             os.unlink(path)
             os.close(named)
-        os.write(fd, _HEADER.ljust(RECORD_BYTES, b"\0"))
+        _write(fd, _HEADER)
     except OSError as error:
         raise OSError(
             error.errno,

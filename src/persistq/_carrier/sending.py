@@ -241,7 +241,7 @@ class Sending(_JoinableQueue):
                 return sent, error
         try:
             self._leave_to_feeder([entry], counted=0)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, OSError) as error:
             if is_refusal(error):
                 entry.give_up()
             return sent, error
@@ -347,7 +347,7 @@ class Sending(_JoinableQueue):
             self._leave_parent_behind()
         try:
             self._feeder.add(entries)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, OSError) as error:
             if counted and is_refusal(error):
                 self._take_back([entry for entry in entries if isinstance(entry, bytes)], counted)
             raise

@@ -40,6 +40,8 @@ class Desertion:
         self._membership = membership
         self._consumer = consumer
         self._since_s: float | None = None
+        # Whoever was there before the queue has no copy of it.
+        self._strangers = set(orphans.living_children())
         # Processes that have not begun to take, and since when they have been seen.
         self._loading: dict[int, float] = {}
 
@@ -74,7 +76,7 @@ class Desertion:
         here = threading.current_thread()
         if any(t is not here and t.is_alive() for t in self._consumer.threads):
             return True
-        loading = set(orphans.living_children())
+        loading = set(orphans.living_children()) - self._strangers
         for member in self.living():
             if member.name.role in (WORKER, MAIN):
                 return True
