@@ -224,7 +224,7 @@ def test_a_limit_of_file_sizes_is_an_error_and_no_half_board() -> None:
         "import resource; from persistq._carrier.board import Board\n"
         "def limit(n): resource.setrlimit(resource.RLIMIT_FSIZE, (n, resource.RLIM_INFINITY))\n"
         "limit(4)\ntry: Board()\nexcept OSError: print('no board')\n"
-        "limit(40); b = Board()\ntry: b.flags()\nexcept OSError: print('no bytes')\n"
+        "limit(160); b = Board()\ntry: b.flags()\nexcept OSError: print('no bytes')\n"
         "print(b.count(b'D'), b.in_transit())"
     )
     done = subprocess.run(

@@ -141,10 +141,11 @@ def test_a_batch_whose_write_an_interrupt_hit_stays_a_task(
     queue = Carrier()
     write = os.write
 
-    def write_and_be_interrupted(fd: int, data: bytes) -> None:
-        write(fd, data)
-        if len(data) > 8:
+    def write_and_be_interrupted(fd: int, data: bytes) -> int:
+        written = write(fd, data)
+        if fd == queue._write_fd:
             raise Interrupt
+        return written
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", write_and_be_interrupted)

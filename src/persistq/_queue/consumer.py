@@ -14,7 +14,7 @@ from persistq._journal.journal_file import JournalFile
 from persistq._journal.names import COMPLETED, STARTED, WORKER
 from persistq._journal.run_state import RunState
 from persistq._queue import orphans
-from persistq._queue.in_hand import InHand
+from persistq._queue.in_hand import Hand, InHand
 from persistq._queue.in_transit import living_in_transit
 from persistq._sentinels import DONE, FAILED, Sentinel
 from persistq.exceptions import UpstreamFailureError
@@ -85,7 +85,6 @@ class Consumer:
         self._taken_over: deque[bytes] = deque()
         self._ends_owed = 0  # DONEs that were met, and not yet handed out
         self.in_hand = InHand()
-        self._generation = 0
         self._idle_since_s: float | None = None
         self._next_producers_s = 0.0
         self._has_settled = False
@@ -106,28 +105,27 @@ class Consumer:
             if message is not None:
                 return message[0]
         try:
-            flags = self._local.flags
+            hand = self._local.hand
         except AttributeError:
-            flags = self._announce()
-        membership = self._membership
+            hand = self._announce()
+        flags = hand.flags
         deadline_s = None if timeout is None else time.monotonic() + timeout
         while True:
-            if membership is not None:
-                membership.check()
             if self._is_orphaned:
                 raise self._orphaned()
-            self._generation = generation = self._generation % 255 + 1
+            if hand.last is not None or self.in_hand.others:
+                flags[2] = block and timeout is None and orphans.is_alone()
+            hand.generation = flags[0] = hand.generation % 255 + 1
             try:
                 # From here until it is recorded, what this thread may have taken is its own.
-                if self.in_hand.count:
-                    flags[2] = block and timeout is None and orphans.is_alone()
-                flags[0] = generation
                 taken = self._transport.get(block, timeout)
                 if taken is not None and type(taken[0]) is not Sentinel:
+                    membership = self._membership
                     if membership is not None:
                         # Stopped for long, it may have woken up in a run that was carried on.
-                        membership.check()
-                        self._record(taken, membership)
+                        if time.monotonic() >= membership.next_look_s:
+                            membership.check()
+                        self._record(hand, taken)
                     self._idle_since_s = None
                     return taken[0]
             except Empty:
@@ -135,7 +133,8 @@ class Consumer:
                 raise
             finally:
                 flags[0] = 0
-                flags[2] = 0
+                if flags[2]:
+                    flags[2] = 0
             if taken is None:
                 sentinel = self._look_around()
                 if sentinel is not None:
@@ -150,7 +149,7 @@ class Consumer:
             if deadline_s is not None:
                 timeout = max(deadline_s - time.monotonic(), 0)
 
-    def _announce(self) -> Any:
+    def _announce(self) -> Hand:
         """Before a thread's first message: be seen to live, and watch that the parent does."""
         with self._lock:
             if self._membership is not None:
@@ -164,10 +163,10 @@ class Consumer:
                         self._transport.look_around_yourself()
                         logger.warning("no thread can be started that watches the run: %s", error)
             self.threads = {t for t in self.threads if t.is_alive()} | {threading.current_thread()}
-        self._local.flags = flags = self._transport.flags()
-        return flags
+        self._local.hand = hand = self.in_hand.new_hand(self._transport.flags())
+        return hand
 
-    def _record(self, taken: tuple[Any, bytes | None], membership: Membership) -> None:
+    def _record(self, hand: Hand, taken: tuple[Any, bytes | None]) -> None:
         message, line = taken
         try:
             if line is None:
@@ -179,7 +178,10 @@ class Consumer:
             # Whatever it is, the message is here, and its work can be done.
             logger.warning("cannot record that %r was begun: %s", message, error)
         if line is not None:
-            self.in_hand.add(message, line)
+            if hand.last is None:
+                hand.last = (message, line)
+            else:
+                self.in_hand.take(hand, message, line)
 
     # --- looking around -------------------------------------------------------------------
 
@@ -278,7 +280,11 @@ class Consumer:
                 except Exception as error:
                     logger.error("%r, of a dead worker, is left outstanding: %s", line, error)
                     continue
-                self.in_hand.add(message, line)
+                try:
+                    hand = self._local.hand
+                except AttributeError:
+                    hand = self._announce()
+                self.in_hand.take(hand, message, line)
                 return (message,)
         return None
 
@@ -350,10 +356,21 @@ class Consumer:
         if self.completed is None:
             self._transport.task_done()
             return
-        line = self.line_to_complete(obj)
-        # Killed before this: the work is done again by the next run. Behind it: it is not.
-        self.completed.append(line + b"\n")
-        self.tell_done([(obj, line)], self.completed, [line])
+        hand = getattr(self._local, "hand", None)
+        if hand is not None:
+            last = hand.last
+            if last is not None and last[0] is obj:
+                # Killed before this: the work is done again by the next run. Behind it: it is not.
+                self.completed.append(last[1] + b"\n")
+                try:
+                    self._transport.task_done()
+                except ValueError:
+                    if not self._has_deaths():
+                        self.completed.withdraw([last[1]])
+                        raise
+                hand.last = None
+                return
+        self.task_done_many([obj])
 
     def task_done_many(self, objs: Iterable[Any]) -> None:
         """Do the same for a batch, with one write. See `PersistentQueue.task_done_many`."""

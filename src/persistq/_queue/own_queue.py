@@ -78,6 +78,7 @@ class OwnQueue:
         self._has_news = board.has_news
         self.put = carrier.put_bytes
         self.task_done = carrier.task_done
+        self._get_bytes = carrier.get_bytes
         self.join = carrier.join
         self.token = board.token
         self.flags = board.flags
@@ -235,14 +236,19 @@ class OwnQueue:
             sentinel = self._sentinel_when_empty()
             if sentinel is not None:
                 return self._get_before(sentinel)
-        if block and timeout is None and self._looks_around:
+        if timeout is None and self._looks_around and block:
             try:
-                data = self.carrier.get_bytes(True, _LOOK_AROUND_S)
+                data = self._get_bytes(True, _LOOK_AROUND_S)
             except Empty:
                 return None
         else:
-            data = self.carrier.get_bytes(block, timeout)
-        return None if data is None else self._unpack(data)
+            data = self._get_bytes(block, timeout)
+        if data is None:
+            return None
+        if data[0] == _LINE_BYTE:  # as in _unpack, without a call
+            line = data[1:]
+            return _decode(line), line
+        return self._unpack(data)
 
     def _get_before(self, sentinel: Sentinel) -> tuple[Any, bytes | None]:
         """Take a message that still waits, or the sentinel where none does."""

@@ -131,7 +131,8 @@ class Producer:
             flags = self._local.flags
         except AttributeError:
             flags = self._announce()
-        self._membership.check()  # type: ignore[union-attr]
+        if time.monotonic() >= self._membership.next_look_s:  # type: ignore[union-attr]
+            self._membership.check()  # type: ignore[union-attr]
         if len(line) > transport.longest_inline and transport.can_refer(
             obj, line, requested.longest_place()
         ):

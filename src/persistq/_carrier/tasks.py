@@ -1,0 +1,54 @@
+"""How many tasks are unfinished: put on the queue, and not yet acknowledged.
+
+A number that processes share would need a lock, or a call of the system for each message. So each
+thread counts its own two on the board, what it has added and what it has finished, with single
+stores that a kill leaves whole; whoever wants to know adds them up.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from persistq._carrier.board import Board
+
+
+class Tasks:
+    """The unfinished tasks of one carrier, as one process counts them.
+
+    Args:
+        board (Board): What the processes of the carrier share.
+
+    Attributes:
+        taken (int): How many messages this process has taken.
+    """
+
+    def __init__(self, board: Board) -> None:
+        self._numbers = board.numbers
+        self._local = board.local
+        self._unfinished = board.unfinished
+        self.taken = 0
+        self._finished = 0
+
+    def add(self, count: int = 1) -> None:
+        """Count tasks, before their messages can be taken."""
+        try:
+            self._local.numbers[0] += count
+        except AttributeError:
+            self._numbers()[0] += count
+
+    def finish(self) -> bool:
+        """Count one task as finished; return False where there was none left."""
+        # For each message that was taken here there is a task. Beyond that, as for who completes
+        # what others took, all have to be asked.
+        if self._finished >= self.taken and self._unfinished() <= 0:
+            return False
+        self._finished += 1
+        try:
+            self._local.numbers[1] += 1
+        except AttributeError:
+            self._numbers()[1] += 1
+        return True
+
+    def none_left(self) -> bool:
+        """Tell whether none is unfinished."""
+        return self._unfinished() <= 0
