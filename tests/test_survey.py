@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,79 +15,9 @@ import workers
 from persistq import PersistentQueue, WritableFolderQueue, _processes, _survey
 from persistq._folder.acting import ActingReader, ActingWriter, Actor
 from persistq._journal import locks
-from persistq._journal import tally as tally_room
-from persistq._journal.outstanding import outstanding
-from persistq._journal.tally import tally
 
 if TYPE_CHECKING:
     from processes import Nursery
-
-
-def make_journals(folder: Path, seed: int) -> tuple[list[str], list[str]]:
-    """Write journals as several producers and workers do, with some of all that may go wrong."""
-    dice = random.Random(seed)
-    lines = [f"message {number}".encode() for number in range(dice.choice([3, 300, 3000]))]
-    if dice.random() < 0.5:
-        lines += dice.choices(lines, k=dice.randrange(20))
-    if dice.random() < 0.3:
-        lines.insert(1, b"\x10-" + lines[0])
-    done = dice.sample(lines, dice.randrange(len(lines) + 1))
-    done = [line for line in done if not line.startswith(b"\x10")]
-    if dice.random() < 0.5:
-        done.sort(key=lambda line: lines.index(line) + dice.randrange(50))
-    if dice.random() < 0.2:
-        done.append(b"never requested")
-    if dice.random() < 0.2 and done:
-        done[1:1] = done[:1]
-    paths: tuple[list[str], list[str]] = ([], [])
-    for kind, all_lines in ((0, lines), (1, done)):
-        files = dice.randrange(1, 4)
-        for number in range(files):
-            path = folder / f"{kind}-{number}"
-            part = all_lines[number::files] if kind else all_lines * (number == 0)
-            torn = b"torn" if dice.random() < 0.2 else b""
-            path.write_bytes(b"".join(line + b"\n" for line in part) + torn)
-            paths[kind].append(str(path))
-    return paths
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_the_fast_tally_agrees_with_the_exact_reading(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from persistq._journal import outstanding as room
-
-    dice = random.Random(f"sizes {seed}")
-    monkeypatch.setattr(room, "_BLOCK_BYTES", dice.choice([64, 4096]))
-    monkeypatch.setattr(tally_room, "_LEAD_LINES", dice.choice([1, 100, 4000]))
-    requested, completed = make_journals(tmp_path, seed)
-
-    exact, fast = outstanding(requested, completed), tally(requested, completed)
-
-    assert Counter(fast.lines) == Counter(exact.lines)
-    assert (fast.requested, fast.completed, fast.torn) == (
-        exact.requested,
-        exact.completed,
-        exact.torn,
-    )
-
-
-def test_a_message_completed_twice_and_requested_again_later_is_not_outstanding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from persistq._journal import outstanding as room
-
-    monkeypatch.setattr(room, "_BLOCK_BYTES", 64)
-    monkeypatch.setattr(tally_room, "_LEAD_LINES", 1)
-    requested, completed = tmp_path / "requested", tmp_path / "completed"
-    others = [f"other {number}\n" for number in range(100)]
-    requested.write_text("".join(["a\n", *others, "a\n"]))
-    completed.write_text("a\na\n")
-
-    found = tally([str(requested)], [str(completed)])
-
-    assert b"a" not in found.lines
-    assert len(found.lines) == 100
 
 
 def test_a_looker_knows_a_held_file_and_a_free_one(tmp_path: Path, nursery: Nursery) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+import subprocess
+import sys
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,9 @@ import pytest
 
 from persistq import JournalError
 from persistq._journal import outstanding as module
+from persistq._journal import reading
 from persistq._journal.codec import Codec
-from persistq._journal.outstanding import Outstanding, outstanding
+from persistq._journal.outstanding import Journals, Outstanding, count, outstanding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +34,7 @@ class Files:
                 path = self.folder / f"{kind}{number}.tsv"
                 path.write_bytes(content)
                 paths[-1].append(str(path))
-        return outstanding(*paths)
+        return outstanding(Journals(*paths))
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def joined(lines: list[bytes]) -> bytes:
 def test_it_is_the_multiset_difference_in_order(
     files: Files, monkeypatch: pytest.MonkeyPatch, block_bytes: int, lead_lines: int
 ) -> None:
-    monkeypatch.setattr(module, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(module, "_LEAD_LINES", lead_lines)
     rng = random.Random(block_bytes)
     for _ in range(100):
@@ -110,7 +113,7 @@ def test_what_was_withdrawn_does_not_count(
     left: list[bytes],
     block_bytes: int,
 ) -> None:
-    monkeypatch.setattr(module, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(module, "_LEAD_LINES", 0)
     found = files.find([requested], [completed])
     assert found.lines == left
@@ -141,6 +144,68 @@ def test_a_raw_escape_character_equals_its_escaped_form(files: Files) -> None:
     assert found.lines == [b"c"]
 
 
+def test_dicts_are_equal_whatever_the_order_of_their_keys_and_keep_their_own(files: Files) -> None:
+    rows = [{"b": n, "a": str(n)} for n in range(4)]
+    encode = Codec().encode
+    done = [encode(dict(sorted(rows[n].items()))) for n in (1, 3)]
+    for repeats in (1, 2):  # as SimpleMatcher, and as GeneralMatcher has it
+        found = files.find([joined([encode(row) for row in rows * repeats])], [joined(done)])
+        left = [rows[0], rows[2], *(rows * (repeats - 1))]
+        messages = found.messages(Codec())
+        assert [[*row.items()] for row in messages] == [[*row.items()] for row in left]
+        assert found.where(0)[1] == 1
+
+
+def test_the_number_of_a_line_is_that_on_disk(files: Files) -> None:
+    found = files.find([b"a\r\nb\n\x10-b\nc\r\nb\nc\n"], [b"a\n"])
+    assert found.lines == [b"c", b"b", b"c"]
+    assert [found.where(n)[1] for n in range(3)] == [4, 5, 6]
+
+
+def test_what_is_set_aside_is_not_outstanding(tmp_path: Path) -> None:
+    requested, failed = tmp_path / "requested", tmp_path / "failed"
+    requested.write_bytes(b"a\nb\tc\nd\ne\n")
+    aside = b"2024-02-29T01:02:03+00:00\t1\tValueError: bad\t"
+    failed.write_bytes(
+        aside + b"b\tc\n" + aside + b"d\n" + b"\x10-" + aside + b"d\n" + aside + b"e\n" + aside
+    )
+    journals = Journals([str(requested)], [], [str(failed)])
+    for found in (outstanding(journals), count(journals)):
+        assert sorted(found.lines) == [b"a", b"d"]
+        assert (found.requested, found.completed, found.failed, found.torn) == (4, 0, 2, 1)
+
+
+def test_a_damaged_line_of_what_is_set_aside_is_skipped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    requested, failed = tmp_path / "requested", tmp_path / "failed"
+    requested.write_bytes(b"a\nb\n")
+    failed.write_bytes(b"a\nthen\t1\tbad\tb\n")
+    found = outstanding(Journals([str(requested)], [], [str(failed)]))
+    assert found.lines == [b"a"]
+    assert "failed: skipped a line of 1 fields, 'a'" in caplog.text
+
+
+def test_a_completion_too_many_cancels_nothing_of_a_later_run(tmp_path: Path) -> None:
+    runs = []
+    for number, (requested, completed) in enumerate(
+        [(b"a\nx\n", b"a\na\ny\n"), (b"a\ny\n", b"x\n"), (b"b\n", b"a\n")]
+    ):
+        paths = [tmp_path / f"requested{number}", tmp_path / f"completed{number}"]
+        paths[0].write_bytes(requested)
+        paths[1].write_bytes(completed)
+        runs.append(Journals([str(paths[0])], [str(paths[1])]))
+    assert outstanding(runs[:1]).lines == [b"x"]
+    assert outstanding(runs[:2]).lines == [b"a", b"y"]
+    found = outstanding(runs)
+    assert found.lines == [b"y", b"b"]
+    assert [found.where(n) for n in range(2)] == [
+        (str(tmp_path / "requested1"), 2),
+        (str(tmp_path / "requested2"), 1),
+    ]
+    assert sorted(count(runs).lines) == [b"b", b"y"]
+
+
 def test_a_line_of_many_blocks_comes_back_whole(files: Files) -> None:
     long = b"x" * 3_000_000
     found = files.find([b"a\n" + long + b"\nb\n"], [b"a\n"])
@@ -156,24 +221,66 @@ def test_a_line_that_a_converter_rejects_is_named(files: Files) -> None:
         assert said in str(caught.value)
 
 
+def test_all_lines_that_a_converter_rejects_are_found(files: Files) -> None:
+    found = files.find([b"1\ntwo\n3\nfour\n"], [b"1\n"])
+    [two, four] = found.unreadable(Codec(None, [int]))
+    assert [two[0], four[0]] == [0, 2]
+    assert "requested0.tsv, line 2: 'two'" in str(two[1])
+    assert "requested0.tsv, line 4: 'four'" in str(four[1])
+
+
+def test_no_more_than_a_few_files_are_open_however_many_there_are(files: Files) -> None:
+    names = [b"message %d" % n for n in range(1_100)]
+    requested = joined(names) + b"left\n"
+    files.find([requested], [joined([name, b"long " * 200]) for name in names])
+    code = (
+        "import glob, resource, sys\n"
+        "from persistq._journal import reading\n"
+        "from persistq._journal.outstanding import Journals, count, outstanding\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))\n"
+        "reading._BLOCK_BYTES = 512\n"
+        "found = [sorted(glob.glob(f'{sys.argv[1]}/{k}*')) for k in ('requested', 'completed')]\n"
+        "print(outstanding(Journals(*found)).lines, *count(Journals(*found)).lines)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(files.folder)], capture_output=True, text=True, timeout=25
+    )
+    assert done.stdout == "[b'left'] b'left'\n", done.stderr
+
+
+def test_a_file_that_is_gone_since_it_was_listed_is_said_to_be_so(files: Files) -> None:
+    files.find([b"a\n"], [b"a\n"])
+    requested = str(files.folder / "requested0.tsv")
+    for journals in (
+        Journals([requested], [str(files.folder / "gone.tsv")]),
+        Journals([requested, str(files.folder / "gone.tsv")], []),
+    ):
+        with pytest.raises(FileNotFoundError, match=r"gone\.tsv"):
+            outstanding(journals)
+        with pytest.raises(FileNotFoundError, match=r"gone\.tsv"):
+            count(journals)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_memory_does_not_grow_with_the_length_of_the_journal(
     files: Files, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """Eight times the journal, as little outstanding: by far not eight times the memory."""
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 1 << 13)
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", 1 << 13)
     monkeypatch.setattr(module, "_LEAD_LINES", 1_000)
     peaks = []
-    for count in (20_000, 160_000):
-        lines = [b"part-%d" % n for n in range(count)]
+    for amount in (20_000, 160_000):
+        lines = [b"part-%d" % n for n in range(amount)]
         parts = [joined(lines[n:-100:workers]) for n in range(workers)]
         requested = [joined(lines)]
         del lines
         files.find(requested, parts)
         tracemalloc.start()
         found = outstanding(
-            [str(files.folder / "requested0.tsv")],
-            [str(files.folder / f"completed{n}.tsv") for n in range(workers)],
+            Journals(
+                [str(files.folder / "requested0.tsv")],
+                [str(files.folder / f"completed{n}.tsv") for n in range(workers)],
+            )
         )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

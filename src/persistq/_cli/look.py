@@ -211,7 +211,7 @@ def outstanding(options: argparse.Namespace) -> int:
     """
     from persistq._journal.codec import Codec
     from persistq._journal.files import JournalNames
-    from persistq._journal.outstanding import Outstanding
+    from persistq._journal.outstanding import Journals, Outstanding
     from persistq._journal.outstanding import outstanding as read
 
     places = _survey.journals(options.path)
@@ -239,7 +239,7 @@ def outstanding(options: argparse.Namespace) -> int:
         for number in range(20):
             names = JournalNames(path, prefix)
             try:
-                work = read(names.requested, names.completed)
+                work = read(Journals(names.requested, names.completed))
                 break
             except FileNotFoundError:
                 if number == 19:

@@ -2,56 +2,110 @@
 
 The files are read side by side, and a completion cancels its request as soon as both have been
 read. So memory grows with what is outstanding, and with how far the work was completed out of
-order, but not with the length of the journals.
+order, but not with the length of the journals; and a bounded number of files is open, however many
+there are.
 """
 
 from __future__ import annotations
 
 import bisect
-import itertools
-import logging
-import os
-from collections import deque
+import heapq
+from collections import Counter
 
-from persistq._journal.codec import WITHDRAWN, canonical
+from persistq._journal.codec import WITHDRAWN
+from persistq._journal.matching import (
+    CountingMatcher,
+    GeneralMatcher,
+    NotSimple,
+    SimpleMatcher,
+    UsedCompletionWithdrawn,
+)
+from persistq._journal.reading import FIELDS_BEFORE_FAILED, Reader
 from persistq.exceptions import JournalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Collection, Generator, Iterator, Sequence
     from typing import Any
 
     from persistq._journal.codec import Codec
+    from persistq._journal.matching import Matcher
+    from persistq._journal.reading import Block
 
-logger = logging.getLogger("persistq")
-
-# Small enough that the lines of a block, and of the lead, stay in the processor's cache: larger
-# blocks take twice the time.
-_BLOCK_BYTES = 1 << 15
 # So many requests are read ahead of the completions, that completions which are a little out of
 # order find their requests; where many do not, the lead doubles, up to the most.
 _LEAD_LINES = 4_000
 _MOST_LEAD_LINES = 128_000
-_QUOTED_BYTES = 200
+# So many files of completions stay open while they are read side by side. Of more than these, each
+# is opened anew for each block: a process may have as few as 256 files open.
+_OPEN_FILES = 60
 
 
-class Outstanding:
-    """Lines that were requested and not completed, in the order in which they were requested.
+class Journals:
+    """The journal files of one run.
+
+    Args:
+        requested (Sequence[str]): Paths of requested files, in the order of their work.
+        completed (Sequence[str]): Paths of completed files, in any order.
+        failed (Sequence[str]): Paths of failed files, in any order. What is set aside is no more
+            outstanding than what is completed.
+    """
+
+    def __init__(
+        self,
+        requested: Sequence[str],
+        completed: Sequence[str],
+        failed: Sequence[str] = (),
+    ) -> None:
+        self.requested = requested
+        self.completed = completed
+        self.failed = failed
+
+
+class Totals:
+    """How many lines of each kind there are in a set of journal files.
 
     Attributes:
-        lines (list[bytes]): The lines, without line ends, as the codec writes them.
         requested (int): How many lines requested work, less those that were withdrawn.
         completed (int): How many lines completed work, less those that were withdrawn.
+        failed (int): How many lines set work aside, less those that were withdrawn.
         torn (int): How many torn lines were skipped.
+        paths (list[tuple[int, str]]): The requested files, each behind the number of the lines in
+            those before it.
     """
 
     def __init__(self) -> None:
-        self.lines: list[bytes] = []
+        self.paths: list[tuple[int, str]] = []
         self.requested = 0
         self.completed = 0
+        self.failed = 0
         self.torn = 0
+
+
+class Tally(Totals):
+    """How many lines there are of each kind, and which are outstanding.
+
+    Attributes:
+        lines (Collection[bytes]): The `line_key` of all that is outstanding, in no order, repeats
+            included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: Collection[bytes] = ()
+
+
+class Outstanding(Totals):
+    """Lines that were requested and not completed, in the order in which they were requested.
+
+    Attributes:
+        lines (list[bytes]): The lines as they were written, without line ends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[bytes] = []
         self._places: list[int] = []
-        self._files: list[tuple[int, str]] = []
 
     def where(self, index: int) -> tuple[str, int]:
         """Return where a line stands.
@@ -60,10 +114,11 @@ class Outstanding:
             index (int): Index into `lines`.
 
         Returns:
-            tuple[str, int]: The path of the file, and the number of the line, from 1.
+            tuple[str, int]: The path of the file, and the number of the line, from 1, as an
+            editor counts.
         """
         place = self._places[index]
-        first, path = self._files[bisect.bisect_right(self._files, (place, "\U0010ffff")) - 1]
+        first, path = self.paths[bisect.bisect_right(self.paths, (place, "\U0010ffff")) - 1]
         return path, place - first + 1
 
     def messages(self, codec: Codec) -> list[Any]:
@@ -83,330 +138,207 @@ class Outstanding:
             messages.extend(map(codec.decode, self.lines))
         except Exception as error:
             # extend() has kept what came before the line at fault.
-            path, number = self.where(len(messages))
-            text = self.lines[len(messages)].decode("utf-8", "surrogateescape")
-            raise JournalError(
-                f"{path}, line {number}: {text!r} cannot be turned back into a message "
-                f"({type(error).__name__}: {error}); expected text written by this queue's "
-                "formatters. Pass the converter_list that matches, or delete the line to give "
-                "that message up."
-            ) from error
+            raise self._rejection(len(messages), error) from error
         return messages
 
+    def unreadable(self, codec: Codec) -> Iterator[tuple[int, JournalError]]:
+        """Find the lines that cannot be turned back into messages: all of them, in order.
 
-class Reader:
-    """Whole lines of one journal file, a block at a time.
+        Args:
+            codec (Codec): What wrote the lines.
 
-    Args:
-        path (str): Path of the file.
+        Yields:
+            tuple[int, JournalError]: The index of a line in `lines`, and what is wrong with it:
+            the error that `messages` would raise, were it the first.
+        """
+        for index, line in enumerate(self.lines):
+            try:
+                codec.decode(line)
+            except Exception as error:
+                rejection = self._rejection(index, error)
+                rejection.__cause__ = error
+                yield index, rejection
 
-    Raises:
-        OSError: The file cannot be opened.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed in close())
-        self._size = os.fstat(self._file.fileno()).st_size or 1
-        self._rest = b""
-        self._block_bytes = _BLOCK_BYTES
-        self.read_bytes = 0
-        self.torn = 0
-        self.has_withdrawals = False  # among the lines returned last
-
-    def fraction(self) -> float:
-        """Return how much of the file has been read, from 0 to 1."""
-        return self.read_bytes / self._size
-
-    def lines(self) -> list[bytes] | None:
-        """Return the next lines, as the codec writes them; None at the file's end."""
-        while True:
-            data = self._file.read(self._block_bytes)
-            if not data:
-                self._end()
-                return None
-            self.read_bytes += len(data)
-            block = self._rest + data
-            end = block.rfind(b"\n")
-            if end < 0:
-                self._rest = block
-                self._block_bytes = len(block) * 2  # a long line is not copied block by block
-                continue
-            self._rest = block[end + 1 :]
-            self._block_bytes = _BLOCK_BYTES
-            block = block[:end]
-            if b"\r" in block:
-                block = (block + b"\n").replace(b"\r\n", b"\n")[:-1]
-            lines = block.split(b"\n")
-            self.has_withdrawals = False
-            if b"\x10" in block:
-                for index, line in enumerate(lines):
-                    if b"\x10" in line:
-                        is_withdrawn = line.startswith(WITHDRAWN)
-                        self.has_withdrawals |= is_withdrawn
-                        head = WITHDRAWN if is_withdrawn else b""
-                        lines[index] = head + canonical(line[len(head) :])
-            return lines
-
-    def _end(self) -> None:
-        rest, self._rest = self._rest, b""
-        if rest:
-            self.torn += 1
-            shown = rest.strip(b"\0")[:_QUOTED_BYTES].decode("utf-8", "backslashreplace")
-            logger.warning(
-                "%s: skipped a torn last line of %d bytes, as a crash leaves it: %r",
-                self._path,
-                len(rest),
-                shown,
-            )
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def _rejection(self, index: int, error: Exception) -> JournalError:
+        path, number = self.where(index)
+        text = self.lines[index].decode("utf-8", "surrogateescape")
+        return JournalError(
+            f"{path}, line {number}: {text!r} cannot be turned back into a message "
+            f"({type(error).__name__}: {error}); expected text written by this queue's "
+            "formatters. Pass the converter_list that matches, or delete the line to give "
+            "that message up."
+        )
 
 
-class _UsedCompletionWithdrawn(Exception):
-    """A completion was withdrawn after its request had been cancelled."""
-
-
-class _NotSimple(Exception):
-    """There are repeated or withdrawn lines, which `_SimpleMatcher` does not know."""
-
-
-class _SimpleMatcher:
-    """Cancel requests against completions, where no line is requested twice or withdrawn.
-
-    Each request has its place: a number that counts the lines of all requested files. One dict
-    holds all, so that a line costs one look into what may be larger than the processor's cache.
-    """
-
-    def __init__(self) -> None:
-        self.place = 0
-        self.requested = 0
-        self.completed = 0
-        # A line to its place where it is open. To minus the number of its completions where these
-        # have come to light before it.
-        self._state: dict[bytes, int] = {}
-        self._ahead = 0
-
-    def open_count(self) -> int:
-        return len(self._state) - self._ahead
-
-    def request(self, lines: list[bytes], has_withdrawals: bool) -> None:
-        """Take lines of a requested file."""
-        if has_withdrawals:
-            raise _NotSimple
-        state, first = self._state, self.place
-        self.place += len(lines)
-        self.requested += len(lines)
-        if not self._ahead:
-            count = len(state) + len(lines)
-            state.update(zip(lines, range(first, self.place)))
-            if len(state) != count:
-                raise _NotSimple
-            return
-        get = state.get
-        for place, line in enumerate(lines, first):
-            value = get(line)
-            if value is None:
-                state[line] = place
-            elif value == -1:
-                del state[line]
-                self._ahead -= 1
-            else:
-                raise _NotSimple
-
-    def complete(self, lines: list[bytes], has_withdrawals: bool) -> int:
-        """Cancel the requests of lines; return how many of these were not read yet."""
-        if has_withdrawals:
-            raise _NotSimple
-        self.completed += len(lines)
-        # One call for a whole block: the loop over ten million lines is not Python's then.
-        places = list(map(self._state.pop, lines, itertools.repeat(None)))
-        if -1 in places:
-            raise _NotSimple
-        missed = places.count(None)
-        if missed:
-            count = len(self._state)
-            if missed == len(lines):
-                self._state.update(zip(lines, itertools.repeat(-1)))
-            else:
-                news = [line for line, place in zip(lines, places) if place is None]
-                self._state.update(zip(news, itertools.repeat(-1)))
-            if len(self._state) - count != missed:
-                raise _NotSimple
-            self._ahead += missed
-        return missed
-
-    def result(self) -> tuple[list[bytes], list[int]]:
-        """Return the lines that are open, and their places, in order."""
-        if not self._ahead:
-            return list(self._state), list(self._state.values())
-        both = [(line, place) for line, place in self._state.items() if place >= 0]
-        return [line for line, _ in both], [place for _, place in both]
-
-
-class _Matcher:
-    """Do the same whatever the lines are."""
-
-    def __init__(self) -> None:
-        self.place = 0
-        self.requested = 0
-        self.completed = 0
-        self._open: dict[bytes, int] = {}  # line to place, of lines that are open once
-        self._repeats: dict[bytes, deque[int]] = {}  # line to places, of all others
-        self._ahead: dict[bytes, int] = {}  # completions whose requests were not read yet
-
-    def open_count(self) -> int:
-        return len(self._open) + len(self._repeats)
-
-    def request(self, lines: list[bytes], has_withdrawals: bool) -> None:
-        """Take lines of a requested file."""
-        is_open, repeats, ahead = self._open, self._repeats, self._ahead
-        for place, line in enumerate(lines, self.place):
-            if line in ahead:
-                _take_one(ahead, line)
-            elif line in is_open:
-                repeats[line] = deque((is_open.pop(line), place))
-            elif line in repeats:
-                repeats[line].append(place)
-            elif has_withdrawals and line.startswith(WITHDRAWN):
-                self._withdraw_request(line[len(WITHDRAWN) :])
-                self.requested -= 2  # this line, and the one that it withdraws
-            else:
-                is_open[line] = place
-        self.requested += len(lines)
-        self.place += len(lines)
-
-    def _withdraw_request(self, line: bytes) -> None:
-        if line in self._repeats:
-            self._repeats[line].pop()
-            if not self._repeats[line]:
-                del self._repeats[line]
-        elif self._open.pop(line, None) is None:
-            # A completion, meant for an equal request, has cancelled it: so it is free again.
-            self._ahead[line] = self._ahead.get(line, 0) + 1
-
-    def complete(self, lines: list[bytes], has_withdrawals: bool) -> int:
-        """Cancel the earliest request of each line; return how many were not read yet."""
-        pop, repeats, ahead = self._open.pop, self._repeats, self._ahead
-        missed = 0
-        for line in lines:
-            if pop(line, None) is None:
-                if line in repeats:
-                    repeats[line].popleft()
-                    if not repeats[line]:
-                        del repeats[line]
-                elif has_withdrawals and line.startswith(WITHDRAWN):
-                    line = line[len(WITHDRAWN) :]
-                    if line not in ahead:
-                        raise _UsedCompletionWithdrawn
-                    _take_one(ahead, line)
-                    self.completed -= 2
-                else:
-                    ahead[line] = ahead.get(line, 0) + 1
-                    missed += 1
-        self.completed += len(lines)
-        return missed
-
-    def result(self) -> tuple[list[bytes], list[int]]:
-        """Return the lines that are open, and their places, in order."""
-        both = [(place, line) for line, place in self._open.items()]
-        both += [(place, line) for line, places in self._repeats.items() for place in places]
-        both.sort()
-        return [line for _, line in both], [place for place, _ in both]
-
-
-def _take_one(counts: dict[bytes, int], line: bytes) -> None:
-    if counts[line] == 1:
-        del counts[line]
-    else:
-        counts[line] -= 1
-
-
-def outstanding(requested: Sequence[str], completed: Sequence[str]) -> Outstanding:
+def outstanding(journals: Journals | Sequence[Journals]) -> Outstanding:
     """Return what is requested in some files and not completed in others.
 
     As a multiset: a message requested twice and completed once is outstanding once, where it was
-    requested last, since a completion takes the earliest equal request.
+    requested last, since a completion takes the earliest equal request; and never one of a later
+    run: what is completed once too often in one run is outstanding when the next one requests it.
 
     Args:
-        requested (Sequence[str]): Paths of requested files, in the order of their work.
-        completed (Sequence[str]): Paths of completed files, in any order.
+        journals (Journals | Sequence[Journals]): The files of a run; or of several, earliest
+            first, of which each goes on with what those before it have left.
 
     Returns:
         Outstanding: The lines, and where they stand.
 
     Raises:
+        FileNotFoundError: A file has gone, or was renamed, since it was listed.
         OSError: A file cannot be read.
     """
-    try:
-        return _outstanding(requested, completed, _SimpleMatcher())
-    except _NotSimple:
-        pass  # begin anew: usually this shows early, or not at all
-    try:
-        return _outstanding(requested, completed, _Matcher())
-    except _UsedCompletionWithdrawn:
-        # Rare: task_done() was called too often, while other threads called it too. Read first,
-        # all completions have settled before the first is used; it takes memory for them all.
-        return _outstanding(requested, completed, _Matcher(), completed_first=True)
-
-
-def _outstanding(
-    requested: Sequence[str],
-    completed: Sequence[str],
-    matcher: _SimpleMatcher | _Matcher,
-    completed_first: bool = False,
-) -> Outstanding:
+    runs = [journals] if isinstance(journals, Journals) else journals
+    matcher: SimpleMatcher | GeneralMatcher = SimpleMatcher()
     result = Outstanding()
-    readers = [Reader(path) for path in completed]
-    requests = _requests(requested, matcher, result)
     try:
-        more_requests, is_starved = True, not completed_first
-        lead = _LEAD_LINES
-        while more_requests or readers:
-            wants_requests = (is_starved or matcher.open_count() < lead) and not (
-                completed_first and readers
-            )
-            if more_requests and (wants_requests or not readers):
-                more_requests = next(requests, None) is not None
-                is_starved = False
-                continue
-            # The workers' files cover the same time, so they are read at the same pace.
-            reader = min(readers, key=Reader.fraction)
-            lines = reader.lines()
-            if lines is None:
-                result.torn += reader.torn
-                reader.close()
-                readers.remove(reader)
-            else:
-                missed = matcher.complete(lines, reader.has_withdrawals)
-                is_starved = missed * 2 > len(lines)
-                if missed * 8 > len(lines):
-                    lead = min(lead * 2, _MOST_LEAD_LINES)
-    finally:
-        requests.close()
-        for reader in readers:
-            reader.close()
-    result.requested, result.completed = matcher.requested, matcher.completed
+        _match(runs, matcher, result)
+    except NotSimple:
+        # Begin anew: usually this shows early, or not at all.
+        matcher, result = GeneralMatcher(), Outstanding()
+        try:
+            _match(runs, matcher, result)
+        except UsedCompletionWithdrawn:
+            # Rare: task_done() was called too often, while other threads called it too. Counted
+            # first, all completions have settled before one is used; it takes memory for them all.
+            matcher, result = GeneralMatcher(), Outstanding()
+            _match_settled(runs, matcher, result)
     result.lines, result._places = matcher.result()
     return result
 
 
-def _requests(
-    paths: Sequence[str], matcher: _SimpleMatcher | _Matcher, result: Outstanding
-) -> Generator[bool, None, None]:
-    """Hand the requests to the matcher, a block for each step."""
-    for path in paths:
-        result._files.append((matcher.place, path))
+def count(journals: Journals | Sequence[Journals]) -> Tally:
+    """Return the same as `outstanding`, when its order does not matter, in less time.
+
+    Args:
+        journals (Journals | Sequence[Journals]): As there.
+
+    Returns:
+        Tally: How many there are of each, and what is outstanding.
+
+    Raises:
+        FileNotFoundError: A file has gone, or was renamed, since it was listed.
+        OSError: A file cannot be read.
+    """
+    runs = [journals] if isinstance(journals, Journals) else journals
+    matcher, tally = CountingMatcher(), Tally()
+    try:
+        _match(runs, matcher, tally)
+    except NotSimple:
+        exact = GeneralMatcher()
+        tally = Tally()
+        try:
+            _match(runs, exact, tally)
+        except UsedCompletionWithdrawn:
+            exact, tally = GeneralMatcher(), Tally()
+            _match_settled(runs, exact, tally)
+        tally.lines = exact.keys()
+    else:
+        tally.lines = matcher.open
+    return tally
+
+
+def _match(runs: Sequence[Journals], matcher: Matcher, totals: Totals) -> None:
+    """Read the files of all runs, and hand their lines to the matcher."""
+    for run in runs:
+        done = _Completions(run, totals)
+        requests = _requests(run, matcher, totals)
+        try:
+            more_requests, is_starved = True, True
+            lead = _LEAD_LINES
+            while more_requests or done.is_left():
+                if more_requests and (
+                    is_starved or matcher.open_count() < lead or not done.is_left()
+                ):
+                    more_requests = next(requests, None) is not None
+                    is_starved = False
+                    continue
+                block = done.read()
+                if block is not None:
+                    missed, of = matcher.complete(block), len(block.keys)
+                    is_starved = missed * 2 > of
+                    if missed * 8 > of:
+                        lead = min(lead * 2, _MOST_LEAD_LINES)
+        finally:
+            requests.close()
+            done.close()
+        matcher.end_run()
+
+
+def _match_settled(runs: Sequence[Journals], matcher: GeneralMatcher, totals: Totals) -> None:
+    """Do the same, but count the completions of a run before any of its requests is read."""
+    for run in runs:
+        done = _Completions(run, totals)
+        counts: Counter[bytes] = Counter()
+        try:
+            while done.is_left():
+                block = done.read()
+                if block is not None:
+                    counts.update(block.keys)
+        finally:
+            done.close()
+        for key in [key for key in counts if key.startswith(WITHDRAWN)]:
+            counts[key[len(WITHDRAWN) :]] -= counts.pop(key)
+        matcher.settle(counts)
+        for _ in _requests(run, matcher, totals):
+            pass
+        matcher.end_run()
+
+
+class _Completions:
+    """The completed and failed files of a run, read at the same pace, for they cover one time."""
+
+    def __init__(self, run: Journals, totals: Totals) -> None:
+        self._totals = totals
+        paths = [*run.completed, *run.failed]
+        self._first_failed = len(run.completed)
+        self._readers = [
+            Reader(
+                path,
+                FIELDS_BEFORE_FAILED if number >= self._first_failed else 0,
+                stays_open=number < _OPEN_FILES,
+            )
+            for number, path in enumerate(paths)
+        ]
+        # How much of each has been read, and its number: the least is the next to read.
+        self._left = [(0.0, number) for number in range(len(paths))]
+
+    def is_left(self) -> bool:
+        return bool(self._left)
+
+    def read(self) -> Block | None:
+        """Return the next lines; None where this time a file has come to its end."""
+        number = self._left[0][1]
+        reader = self._readers[number]
+        block = reader.read()
+        if block is None:
+            heapq.heappop(self._left)
+            self._totals.torn += reader.torn
+            reader.close()
+            return None
+        heapq.heapreplace(self._left, (reader.fraction, number))
+        net = len(block.keys) - 2 * block.withdrawn
+        if number < self._first_failed:
+            self._totals.completed += net
+        else:
+            self._totals.failed += net
+        return block
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
+
+
+def _requests(run: Journals, matcher: Matcher, totals: Totals) -> Generator[bool, None, None]:
+    """Hand the requests of a run to the matcher, a block for each step."""
+    for path in run.requested:
+        totals.paths.append((matcher.place, path))
         reader = Reader(path)
         try:
-            while True:
-                lines = reader.lines()
-                if lines is None:
-                    break
-                matcher.request(lines, reader.has_withdrawals)
+            while (block := reader.read()) is not None:
+                matcher.request(block)
+                totals.requested += len(block.keys) - 2 * block.withdrawn
                 yield True
-            result.torn += reader.torn
+            totals.torn += reader.torn
         finally:
             reader.close()

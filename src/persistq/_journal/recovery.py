@@ -30,7 +30,7 @@ from persistq._journal.files import (
     process_id,
     recovered_files,
 )
-from persistq._journal.outstanding import outstanding
+from persistq._journal.outstanding import Journals, outstanding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Casualties:
         begun = files().begun if dead else []
         for pid, path in dead:
             completed = _of_process(begun, pid, is_living=False)
-            self.lines += outstanding([path], completed).lines
+            self.lines += outstanding(Journals([path], completed)).lines
         # What the dead have left is the evidence that they died, however long ago.
         self.has_deaths = bool(self._dead) or has_recovered_files(directory, prefix)
         if len(set(self.lines)) < len(self.lines):
@@ -110,7 +110,7 @@ class Casualties:
     def _outstanding(self) -> Counter[bytes]:
         # Listed anew: whoever has completed something since may have done so in a new file.
         files = self._files()
-        return Counter(outstanding(files.requested, files.completed).lines)
+        return Counter(outstanding(Journals(files.requested, files.completed)).lines)
 
     def in_hand(self) -> Counter[bytes]:
         """Return what the living have started and not completed."""
@@ -119,7 +119,7 @@ class Casualties:
         for pid, path in self._living:
             try:
                 completed = _of_process(begun, pid, is_living=True)
-                lines.update(outstanding([path], completed).lines)
+                lines.update(outstanding(Journals([path], completed)).lines)
             except FileNotFoundError:
                 pass  # it has ended since, with nothing in hand
         return lines

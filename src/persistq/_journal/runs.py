@@ -30,7 +30,7 @@ from persistq._journal.files import (
     is_own,
     process_files,
 )
-from persistq._journal.outstanding import Outstanding, outstanding
+from persistq._journal.outstanding import Journals, Outstanding, outstanding
 from persistq._journal.recovery import remove_started_files
 from persistq.exceptions import PreviousRunActiveError
 
@@ -176,7 +176,7 @@ class PreviousWork:
     def _carry(self, current: str, previous: str) -> str:
         """Publish the outstanding work of the previous run in the current directory."""
         names = JournalNames(previous, self._prefix)
-        work = outstanding(names.requested, names.completed)
+        work = outstanding(Journals(names.requested, names.completed))
         target = os.path.join(current, carried_name(self._prefix))
         temporary = os.path.join(current, f".{carried_name(self._prefix)}.tmp")
         # Killed inside of this: the temporary file stays, and the next try overwrites it. An
@@ -215,10 +215,11 @@ class PreviousWork:
         """
         if self._looked_at is not None:
             names = JournalNames(self._looked_at, self._prefix)
-            return outstanding(names.requested, names.completed)
+            return outstanding(Journals(names.requested, names.completed))
         while True:
             try:
-                return outstanding(self._where_they_are(self._requested), self._completed)
+                here = self._where_they_are(self._requested)
+                return outstanding(Journals(here, self._completed))
             except FileNotFoundError:
                 # Another copy may have claimed the carried work between the two steps.
                 if self._where_they_are(self._requested) == self._requested:
@@ -323,7 +324,8 @@ def outstanding_in(directory: str, prefix: str) -> Outstanding:
         OSError: A file cannot be read.
     """
     names = JournalNames(directory, prefix)
-    return outstanding([p for p in names.requested if p not in names.carried], names.completed)
+    requested = [path for path in names.requested if path not in names.carried]
+    return outstanding(Journals(requested, names.completed))
 
 
 def wait_until_over(directory: str, prefix: str) -> None:

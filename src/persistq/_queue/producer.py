@@ -7,6 +7,7 @@ import threading
 from queue import Full
 
 from persistq import _fs
+from persistq._journal.codec import line_key
 from persistq._journal.files import REQUESTED, JournalFile
 from persistq._sentinels import FAILED, Sentinel
 
@@ -81,7 +82,7 @@ class Producer:
             self._transport.put_sentinel(obj, block, timeout)
             return
         line = self._line(obj) if self.requested is None else self._codec.encode(obj)
-        if self._requeued_lines and line in self._requeued_lines:
+        if self._requeued_lines and line is not None and line_key(line) in self._requeued_lines:
             logger.info("not put again, since it has been requeued: %r", obj)
             return
         requested = self.requested
@@ -136,9 +137,15 @@ class Producer:
         if any(type(message) is Sentinel for message in messages):
             raise TypeError("DONE or FAILED among the messages; expected close() or fail() instead")
         lines = [self._line(message) for message in messages]
-        if self._requeued_lines and not self._requeued_lines.isdisjoint(lines):
-            new = [pair for pair in zip(messages, lines) if pair[1] not in self._requeued_lines]
-            logger.info("%d messages not put again: requeued", len(messages) - len(new))
+        if self._requeued_lines:
+            requeued = self._requeued_lines
+            new = [
+                (message, line)
+                for message, line in zip(messages, lines)
+                if line is None or line_key(line) not in requeued
+            ]
+            if len(new) < len(messages):
+                logger.info("%d messages not put again: requeued", len(messages) - len(new))
             messages, lines = [pair[0] for pair in new], [pair[1] for pair in new]
         requested = self.requested
         if requested is None:
@@ -213,7 +220,7 @@ class Producer:
                     )
                 if not self._previous.claim():
                     payloads = []
-                self._requeued_lines = set(work.lines)
+                self._requeued_lines = set(map(line_key, work.lines))
                 self._to_requeue = payloads
             count, error = self._transport.put_many(self._to_requeue)
             # What is left, if the carrier has refused, is for the next call.
@@ -225,7 +232,7 @@ class Producer:
     def _warn_of_one_way_functions(self, messages: Sequence[Any], lines: Sequence[bytes]) -> None:
         for message, line in zip(messages, lines):
             try:
-                if self._codec.encode(message) == line:
+                if line_key(self._codec.encode(message)) == line_key(line):
                     continue
                 problem = "gives another line"
             except Exception as error:

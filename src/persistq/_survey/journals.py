@@ -64,7 +64,7 @@ class JournalSurvey:
             JournalNames,
             process_files,
         )
-        from persistq._journal.tally import tally
+        from persistq._journal.outstanding import Journals, count
 
         looker = Looker()
         names = JournalNames(self.path, self.prefix)
@@ -80,7 +80,7 @@ class JournalSurvey:
         self.last_activity_s = max((os.stat(file).st_mtime for file in files), default=0.0)
         self.alive = sorted({p for found in processes.values() for p, _, held in found if held})
         self.carried = sum(map(_count_lines, names.carried + names.requeued))
-        totals = tally(names.requested, names.completed)
+        totals = count(Journals(names.requested, names.completed))
         self.requested, self.completed = totals.requested, totals.completed
         self.torn, self.outstanding = totals.torn, len(totals.lines)
         left = totals.lines if isinstance(totals.lines, set) else set(totals.lines)
@@ -131,14 +131,14 @@ def _lines_in_hand(started: str, completed: Iterable[str], left: set[bytes]) -> 
 
 
 def _matching(path: str, wanted: set[bytes]) -> list[bytes]:
-    from persistq._journal.outstanding import Reader
+    from persistq._journal.reading import Reader
 
     found: list[bytes] = []
     reader = Reader(path)
     try:
-        while (lines := reader.lines()) is not None:
-            if not wanted.isdisjoint(lines):
-                found += [line for line in lines if line in wanted]
+        while (block := reader.read()) is not None:
+            if not wanted.isdisjoint(block.keys):
+                found += [key for key in block.keys if key in wanted]
     finally:
         reader.close()
     return found
