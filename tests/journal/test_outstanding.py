@@ -261,16 +261,18 @@ def test_a_file_that_is_gone_since_it_was_listed_is_said_to_be_so(files: Files) 
             count(journals)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(
+    ("workers", "line"), [(1, b"part-%d"), (4, b"part-%d"), (1, b'\x10={"b": %d, "a": 1}')]
+)
 def test_memory_does_not_grow_with_the_length_of_the_journal(
-    files: Files, monkeypatch: pytest.MonkeyPatch, workers: int
+    files: Files, monkeypatch: pytest.MonkeyPatch, workers: int, line: bytes
 ) -> None:
     """Eight times the journal, as little outstanding: by far not eight times the memory."""
     monkeypatch.setattr(reading, "_BLOCK_BYTES", 1 << 13)
     monkeypatch.setattr(module, "_LEAD_LINES", 1_000)
     peaks = []
     for amount in (20_000, 160_000):
-        lines = [b"part-%d" % n for n in range(amount)]
+        lines = [line % n for n in range(amount)]
         parts = [joined(lines[n:-100:workers]) for n in range(workers)]
         requested = [joined(lines)]
         del lines

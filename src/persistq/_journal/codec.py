@@ -210,13 +210,10 @@ def _plain(value: Any) -> Any:
     if kind in _SIMPLE:
         return value
     if isinstance(value, dict):
-        plain = {
+        return {
             key if type(key) is str else _plain_key(key): x if type(x) in _SIMPLE else _plain(x)
             for key, x in value.items()
         }
-        if len(plain) != len(value):
-            raise TypeError("two of its keys are the same text")
-        return plain
     if isinstance(value, list):
         return [x if type(x) in _SIMPLE else _plain(x) for x in value]
     if isinstance(value, tuple):
