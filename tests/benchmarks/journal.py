@@ -14,7 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from persistq import PersistentQueue
-from persistq._journal.outstanding import outstanding  # noqa: F401 (peak_of() runs it)
+from persistq._journal.outstanding import Journals
+from persistq._journal.outstanding import outstanding as outstanding_of
 
 if TYPE_CHECKING:
     from harness import Amounts, Report
@@ -133,6 +134,10 @@ def write_journals(count: int, folder: str, files: int) -> tuple[list[str], list
         with open(completed[number], "w") as file:
             file.writelines(m + "\n" for m in work[: count // 2][number::files])
     return requested, completed
+
+
+def outstanding(requested: list[str], completed: list[str]) -> list[bytes]:
+    return outstanding_of(Journals(requested, completed)).lines
 
 
 def bare_loop(requested: list[str], completed: list[str]) -> list[bytes]:

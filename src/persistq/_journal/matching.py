@@ -73,8 +73,8 @@ class SimpleMatcher:
             raise NotSimple
         state, keys, first = self._state, block.keys, self.place
         self.place += len(keys)
-        if keys is not block.lines:
-            _keep_written(self._written, block, first)
+        for index in block.unlike:
+            self._written[first + index] = block.lines[index]
         if not self._ahead:
             count = len(state) + len(keys)
             state.update(zip(keys, range(first, self.place)))
@@ -151,8 +151,9 @@ class GeneralMatcher:
     def request(self, block: Block) -> None:
         """Take lines of a requested file."""
         is_open, repeats, ahead = self._open, self._repeats, self._ahead
-        if block.keys is not block.lines:
-            _keep_written(self._written, block, self.place)
+        withdrawn = block.withdrawn
+        for index in block.unlike:
+            self._written[self.place + index] = block.lines[index]
         for place, key in enumerate(block.keys, self.place):
             if key in ahead:
                 _take_one(ahead, key)
@@ -161,10 +162,9 @@ class GeneralMatcher:
                 repeats[key] = deque((is_open.pop(key), place))
             elif key in repeats:
                 repeats[key].append(place)
-            elif block.withdrawn and key.startswith(WITHDRAWN):
+            elif withdrawn and key.startswith(WITHDRAWN):
                 line = block.lines[place - self.place]
                 self._withdraw_request(key[len(WITHDRAWN) :], line[len(WITHDRAWN) :])
-                self._forget(place)
             else:
                 is_open[key] = place
         self.place += len(block.keys)
@@ -200,40 +200,43 @@ class GeneralMatcher:
         Raises:
             UsedCompletionWithdrawn: A completion that has cancelled a request is taken back.
         """
-        missed = 0
+        pop, repeats, ahead, written = self._open.pop, self._repeats, self._ahead, self._written
+        withdrawn, missed = block.withdrawn, 0
         for key in block.keys:
-            if self._cancel(key):
-                continue
-            if block.withdrawn and key.startswith(WITHDRAWN):
+            place = pop(key, None)
+            if place is not None:
+                if written:
+                    written.pop(place, None)
+            elif key in repeats:
+                self._cancel_repeat(key)
+            elif withdrawn and key.startswith(WITHDRAWN):
                 key = key[len(WITHDRAWN) :]
-                if key not in self._ahead:
+                if key not in ahead:
                     raise UsedCompletionWithdrawn
-                _take_one(self._ahead, key)
+                _take_one(ahead, key)
             else:
-                self._ahead[key] = self._ahead.get(key, 0) + 1
+                ahead[key] = ahead.get(key, 0) + 1
                 missed += 1
         return missed
 
     def settle(self, completions: Counter[bytes]) -> None:
         """Take all completions of a run at once, less those that were withdrawn."""
         for key, count in completions.items():
-            while count > 0 and self._cancel(key):
+            place = self._open.pop(key, None) if count > 0 else None
+            if place is not None:
+                self._forget(place)
+                count -= 1
+            while count > 0 and key in self._repeats:
+                self._cancel_repeat(key)
                 count -= 1
             if count > 0:
                 self._ahead[key] = self._ahead.get(key, 0) + count
 
-    def _cancel(self, key: bytes) -> bool:
-        place = self._open.pop(key, None)
-        if place is None:
-            places = self._repeats.get(key)
-            if places is None:
-                return False
-            place = places.popleft()
-            if not places:
-                del self._repeats[key]
-        if self._written:
-            self._written.pop(place, None)
-        return True
+    def _cancel_repeat(self, key: bytes) -> None:
+        places = self._repeats[key]
+        self._forget(places.popleft())
+        if not places:
+            del self._repeats[key]
 
     def end_run(self) -> None:
         """Forget completions without a request: they never cancel one of a later run."""
@@ -304,12 +307,6 @@ class CountingMatcher:
     def end_run(self) -> None:
         """Forget completions without a request: they never cancel one of a later run."""
         self._ahead.clear()
-
-
-def _keep_written(written: dict[int, bytes], block: Block, first: int) -> None:
-    for place, (line, key) in enumerate(zip(block.lines, block.keys), first):
-        if line is not key:
-            written[place] = line
 
 
 def _take_one(counts: dict[bytes, int], key: bytes) -> None:

@@ -15,7 +15,7 @@ from persistq._journal.codec import WITHDRAWN, line_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
 logger = logging.getLogger("persistq")
 
@@ -42,19 +42,21 @@ class Block:
         keys (list[bytes]): For each line its `line_key`; for one that withdraws another, DLE `-`
             and the key of that. The same list as `lines`, where no line holds a DLE.
         withdrawn (int): How many of the lines withdraw another.
+        unlike (Sequence[int]): The indexes of all others that are not their own key.
     """
 
-    __slots__ = ("keys", "lines", "withdrawn")
+    __slots__ = ("keys", "lines", "unlike", "withdrawn")
 
     def __init__(self, data: bytes, fields_before: int = 0, path: str = "") -> None:
         if b"\r" in data:
             data = (data + b"\n").replace(b"\r\n", b"\n")[:-1]
         self.lines = self.keys = data.split(b"\n")
         self.withdrawn = 0
+        self.unlike: Sequence[int] = ()
         if fields_before:
             self.lines = self.keys = _without_fields(self.lines, fields_before, path)
         if b"\x10" in data:
-            self.keys = [*self.lines]
+            self.keys, unlike = [*self.lines], []
             for index, line in enumerate(self.lines):
                 if b"\x10" not in line:
                     continue
@@ -62,7 +64,11 @@ class Block:
                     self.withdrawn += 1
                     self.keys[index] = WITHDRAWN + line_key(line[len(WITHDRAWN) :])
                 else:
-                    self.keys[index] = line_key(line)
+                    key = line_key(line)
+                    if key is not line:
+                        self.keys[index] = key
+                        unlike.append(index)
+            self.unlike = unlike
 
 
 def _without_fields(lines: list[bytes], fields_before: int, path: str) -> list[bytes]:
