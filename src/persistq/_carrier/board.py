@@ -18,6 +18,7 @@ process with more threads appends further blocks.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import tempfile
@@ -228,7 +229,7 @@ class Board:
             self._free.append(block[at : at + _THREAD_BYTES])
 
     def _append(self, record: bytes) -> None:
-        os.write(self._fd, record.ljust(RECORD_BYTES, b"\0"))
+        _write(self._fd, record)
 
     # -- of all processes
 
@@ -264,13 +265,23 @@ class Board:
 _NOTHING = InTransit((), False, False)
 
 
+def _write(fd: int, record: bytes) -> None:
+    """Append a record, or nothing."""
+    written = os.write(fd, record.ljust(RECORD_BYTES, b"\0"))
+    if written < RECORD_BYTES:
+        # Records fill pages exactly, so nothing but this process's limit on the size of files does
+        # that. Left there, the piece would put all records behind it out of step.
+        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+
 def _open() -> int:
     """Open the file, with its header."""
     if hasattr(os, "memfd_create"):
         try:
             fd = os.memfd_create("persistq", os.MFD_CLOEXEC)
             fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
-            os.write(fd, _HEADER.ljust(RECORD_BYTES, b"\0"))
+            _write(fd, _HEADER)
             return fd
         except OSError:
             pass  # a sandbox that forbids it
@@ -281,7 +292,7 @@ def _open() -> int:
         finally:
             os.unlink(path)
             os.close(named)
-        os.write(fd, _HEADER.ljust(RECORD_BYTES, b"\0"))
+        _write(fd, _HEADER)
     except OSError as error:
         raise OSError(
             error.errno,
