@@ -283,8 +283,12 @@ def live(root: str, options: argparse.Namespace) -> None:
     while time.monotonic() < end_s:
         folder = tempfile.mkdtemp(dir=root)
         figures = one_life(folder, context, rng, options.messages // 10)
+        gc.collect()  # with the queue goes its lease
+        leftovers = list(filter(is_leftover, os.listdir(os.path.join(folder, "run"))))
+        if leftovers:
+            os.write(2, f"left over in one life: {leftovers}\n".encode())
+        figures["files left"] = len(leftovers)
         shutil.rmtree(folder)
-        gc.collect()
         figures.update(measures())
         os.write(1, f"{json.dumps(figures)}\n".encode())
 
@@ -309,20 +313,13 @@ def one_life(folder: str, context: Any, rng: random.Random, count: int) -> dict[
     q.number_of_workers = len(workers.processes)
     q.close()
     workers.finish()
-    kills = workers.kills
-    del q, workers
-    gc.collect()  # with the queue goes its lease
     done = {line for file in Path(worked).iterdir() for line in file.read_text().split()}
     left = PersistentQueue("jobs", previous_pickup_dir=current).get_list_of_outstanding_work()
-    leftovers = list(filter(is_leftover, os.listdir(current)))
-    if leftovers:
-        os.write(2, f"left over in one life: {leftovers}\n".encode())
     return {
         "hangs": not is_done,
         "lost": count - len(done) + len(left),
-        "workers killed": kills,
+        "workers killed": workers.kills,
         "refused on a full disk": disk.refusals,
-        "files left": len(leftovers),
         "messages": count,
         "folder files lost": hand_over(os.path.join(folder, "queue"), disk),
     }
