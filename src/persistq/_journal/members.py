@@ -228,7 +228,11 @@ class Membership:
         Raises:
             UpstreamFailureError: It has been carried on.
         """
-        if time.monotonic() < self._next_look_s and self._seals_seen == _seals_here:
+        if (
+            time.monotonic() < self._next_look_s
+            and self._seals_seen == _seals_here
+            and self._sealed_by is None
+        ):
             return
         seal = self.sealed_by(look=True)
         if seal is not None:
