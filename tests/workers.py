@@ -305,3 +305,97 @@ def stop_before_recording(talk: Any, q: PersistentQueue) -> Any:
     message = q.get()
     q.task_done(message)
     return message
+
+
+def a_night(
+    talk: Any,
+    current: str,
+    previous: str | None,
+    puts: list[Any],
+    completes: int,
+    ends: str = "killed",
+) -> tuple[int, list[Any]]:
+    """Restart a job, put some messages, complete the first of all; then die, or end."""
+    q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    requeued = q.requeue_unprocessed_work()
+    q.put_many(puts)
+    waiting = list(q.joinable_queue.queue)
+    for _ in range(min(completes, len(waiting))):
+        q.task_done(q.get(False))
+    talk.send(("result", (requeued, waiting)))
+    if ends == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if ends == "lives":
+        talk.recv()
+    os._exit(0)
+
+
+def error_of_a_night(talk: Any, current: str, previous: str | None, wait_s: float) -> str:
+    """Say what is wrong with a start."""
+    from persistq._journal import runs
+
+    runs._WAIT_S = wait_s
+    try:
+        PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def set_aside(talk: Any, folder: str, messages: list[Any]) -> None:
+    q = PersistentQueue("jobs", folder, queue=queue.Queue())
+    q.put_many(messages)
+    for _ in messages:
+        q.task_failed(q.get(), "bad data")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def set_aside_one(talk: Any, root: str, name: str, message: str) -> None:
+    """Write to the journal of a dead run, as its process could have before it died."""
+    from persistq._journal import failures
+
+    folder = Path(root, name)
+    path = next(folder.glob("jobs_requested_PID*.tsv"))
+    tag = path.name[len("jobs_requested_PID") : -len(".tsv")].replace("_requeued", "")
+    record = failures.failed_line(message.encode(), 1, "bad data")
+    (folder / f"jobs_failed_PID{tag}.tsv").write_bytes(record + b"\n")
+
+
+def start_at_once(talk: Any, current: str, previous: str, wait_s: float) -> None:
+    from persistq._journal import runs
+
+    runs._WAIT_S = wait_s
+    talk.send("ready")
+    talk.recv()
+    try:
+        q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+        said = str(q.requeue_unprocessed_work())
+    except PreviousRunActiveError as error:
+        said = type(error).__name__
+    talk.send(("result", said))
+    talk.recv()
+    os._exit(0)
+
+
+# What a start does to the disk, and to locks.
+COUNTED = ("rename", "replace", "link", "unlink", "mkdir", "fsync", "fdatasync", "write", "open")
+
+
+def start_until(talk: Any, current: str, previous: str | None, number: int) -> None:
+    """Start a run, and be killed before the so-manyth thing that it does to a directory."""
+    calls = 0
+
+    def counted(call: Any) -> Any:
+        def count(*args: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **named)
+
+        return count
+
+    for name in COUNTED:
+        setattr(os, name, counted(getattr(os, name)))
+    PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    os.kill(os.getpid(), signal.SIGKILL) if calls >= number else os._exit(0)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import persistq
 from persistq import PersistentQueue, pickup_dirs
+from persistq._carrier.refusal import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ def refuse(q: PersistentQueue, tag: str, meanwhile: Callable[[], None]) -> None:
         if name in data:
             if data.endswith(b"behind-others"):
                 meanwhile()  # as another thread may, between the record and the refusal
-            raise queue.Full
+            raise refused(queue.Full())  # else it might have been sent
         put(payload, block, timeout)
 
     q._transport.put = put_or_refuse  # type: ignore[method-assign]

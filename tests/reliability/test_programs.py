@@ -39,7 +39,7 @@ def test_on_a_failing_disk_nothing_is_lost_and_nothing_refused_is_delivered(part
         pytest.skip(found)
     assert isinstance(found, dict)
     assert found["runs"] > 5
-    assert found["refused"] + found["undone"] + found["restarted"] > 0
+    assert sum(found.get(kind, 0) for kind in ("refused", "undone", "restarted")) > 0
     assert found["wrong"] == []
 
 

@@ -310,13 +310,13 @@ _NOTHING = InTransit((), False, False)
 
 
 def _write(fd: int, record: bytes) -> None:
+    """Append a record, or nothing."""
     written = os.write(fd, record.ljust(RECORD_BYTES, b"\0"))
     if written < RECORD_BYTES:
-        # A limit (RLIMIT_FSIZE) that ends within the record; the next write meets it at once.
-        raise OSError(
-            errno.EFBIG,
-            f"{written} of {RECORD_BYTES} bytes could be written of what processes share",
-        )
+        # Records fill pages exactly, so nothing but this process's limit on the size of files does
+        # that. Left there, the piece would put all records behind it out of step.
+        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def _map(fd: int, length: int, offset: int) -> mmap.mmap:

@@ -234,7 +234,7 @@ class Membership:
         Raises:
             UpstreamFailureError: It has been carried on.
         """
-        if time.monotonic() < self.next_look_s:
+        if time.monotonic() < self.next_look_s and self._sealed_by is None:
             return
         seal = self.sealed_by(look=True)
         if seal is not None:
@@ -256,6 +256,8 @@ class Membership:
             if seen != self._seen:
                 self._sealed_by = self._look_for_seal()
                 self._seen = seen
+            if self._sealed_by is not None:
+                self.next_look_s = 0.0  # nothing is done here any more without being asked
         return self._sealed_by
 
     def _stamp(self, name: str) -> object:

@@ -284,7 +284,8 @@ class _Start:
             if living:
                 return living
             if there is not None and there.seal is not None:
-                if not self._is_pair(here, there.seal):
+                # What the current run has carried may have gone on from there meanwhile.
+                if here.seal is not None or not self._is_pair(here, there.seal):
                     return _carried_elsewhere(there, there.seal, self.prefix)
                 sources = []
             else:

@@ -108,11 +108,13 @@ class Consumer:
             hand = self._local.hand
         except AttributeError:
             hand = self._announce()
-        flags = hand.flags
+        flags, membership = hand.flags, self._membership
         deadline_s = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._is_orphaned:
                 raise self._orphaned()
+            if membership is not None and time.monotonic() >= membership.next_look_s:
+                membership.check()
             if hand.last is not None or self.in_hand.others:
                 flags[2] = block and timeout is None and orphans.is_alone()
             hand.generation = flags[0] = hand.generation % 255 + 1
@@ -120,7 +122,6 @@ class Consumer:
                 # From here until it is recorded, what this thread may have taken is its own.
                 taken = self._transport.get(block, timeout)
                 if taken is not None and type(taken[0]) is not Sentinel:
-                    membership = self._membership
                     if membership is not None:
                         # Stopped for long, it may have woken up in a run that was carried on.
                         if time.monotonic() >= membership.next_look_s:

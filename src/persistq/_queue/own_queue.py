@@ -187,7 +187,10 @@ class OwnQueue:
         self, count: int, source: Iterator[list[Any]]
     ) -> tuple[int, BaseException | None]:
         """Put so many, which are read only as they are needed."""
-        return self.carrier.send_source(count, source)
+        try:
+            return self.carrier.send_source(count, source)
+        except BaseException as error:
+            return 0, error
 
     # --- the end --------------------------------------------------------------------------
 
@@ -291,11 +294,10 @@ class OwnQueue:
         where the workers have died and more was put than the pipe holds.
 
         Args:
-            is_read (() -> bool): Whether somebody lives who may take messages.
+            is_read (() -> bool): Whether somebody lives who may take messages. It is kept as long
+                as the carrier is, so it must not hold that.
         """
-        # Behind the moment (0) at which multiprocessing has joined this process's children, and
-        # before the one (-5) at which the carrier waits.
-        util.Finalize(self.carrier, _leave_unread, args=(self.carrier, is_read), exitpriority=-4)
+        _leave_unread_at_exit(self.carrier, self.carrier._feeder, is_read)
 
     def qsize(self) -> int:
         """Return the number of messages that wait."""
@@ -331,10 +333,21 @@ def _is_said_by_line(message: Any) -> bool:
     return kind is str or (kind is tuple and _STR.issuperset(map(type, message)))
 
 
-def _leave_unread(carrier: Carrier, is_read: Callable[[], bool]) -> None:
+def _leave_unread_at_exit(
+    carrier: Carrier | None, feeder: Feeder, is_read: Callable[[], bool]
+) -> None:
+    # Behind the moment (0) at which multiprocessing has joined this process's children, and
+    # before the one (-5) at which the carrier waits.
+    util.Finalize(carrier, _leave_unread, args=(feeder, is_read), exitpriority=-4)
+
+
+def _leave_unread(feeder: Feeder, is_read: Callable[[], bool]) -> None:
     if not util.is_exiting():
-        return  # the carrier was garbage: its feeder sees to itself
-    feeder: Feeder = carrier._feeder
+        # The queue is garbage, as at the end of a script's main function. What it has still to
+        # send is sent all the same, by this feeder; and its end is to be waited for no longer.
+        if feeder.records:
+            _leave_unread_at_exit(None, feeder, is_read)
+        return
     try:
         while feeder.records and is_read():
             time.sleep(_LOOK_S)

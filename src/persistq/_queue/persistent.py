@@ -13,7 +13,7 @@ from persistq._journal.runs import begin, wait_until_over
 from persistq._queue import orphans
 from persistq._queue.attempts import Attempt
 from persistq._queue.consumer import Consumer
-from persistq._queue.desertion import Desertion
+from persistq._queue.desertion import Desertion, OtherProcesses
 from persistq._queue.failing import Failing
 from persistq._queue.joining import Joiner
 from persistq._queue.journal_only import JournalOnly
@@ -152,8 +152,9 @@ class PersistentQueue:
                 )
             self._carried = CarriedWork(None, self._prefix, previous, False)
         self._start()
-        if current is not None:
-            self._transport.leave_unread_at_exit(self._desertion.is_anybody_there)
+        if self._membership is not None:
+            others = OtherProcesses(self._membership.directory, self._prefix, self._membership.run)
+            self._transport.leave_unread_at_exit(others.take)
 
     def _make_transport(self, queue: Any, maxsize: int, is_looking: bool) -> Transport:
         is_context = hasattr(queue, "JoinableQueue") and not hasattr(queue, "put")

@@ -90,6 +90,7 @@ class Producer:
     def _begin(self) -> None:
         self.has_put = False
         self._batches: Iterator[list[Any]] | None = None
+        self._requeued: tuple[str, set[int]] = ("", set())
         self._refused: list[Any] = []
         self._sentinels_left = 0
         self._sentinel: Sentinel = FAILED
@@ -308,12 +309,22 @@ class Producer:
                 else:
                     count = self._prepare(skip_unreadable)
                     if count and not self._transport.is_bounded and self._transport.takes_sources:
-                        batches, self._batches = self._batches or iter(()), iter(())
-                        sent, error = self._transport.put_source(count, batches)
-                        if error is not None:
-                            raise error
-                        return sent
+                        return self._put_source(count)
             return self._put_batches()
+
+    def _put_source(self, count: int) -> int:
+        """Put so many at once, to be read as they are needed."""
+        batches, self._batches = self._batches or iter(()), iter(())
+        sent, error = self._transport.put_source(count, batches)
+        if error is None:
+            return sent
+        if self._transport.is_refusal(error):
+            # What is behind the last that was sent is for the next call.
+            path, unreadable = self._requeued
+            payloads = itertools.chain.from_iterable(self._read_batches(path, unreadable))
+            rest = itertools.islice(payloads, sent, None)
+            self._batches = iter(lambda: list(itertools.islice(rest, _BATCH)), [])
+        raise error
 
     def _put_batches(self) -> int:
         """Put what is left; if the carrier refuses some, that is for the next call."""
@@ -364,7 +375,10 @@ class Producer:
             self._known.add_lines(record.line for record in self._failing.undecided())
         if path is not None:
             self._known.add_file(path)
-        self._batches = self._read_batches(path, unreadable) if path and count else iter(())
+        self._batches = iter(())
+        if path and count:
+            self._requeued = path, unreadable
+            self._batches = self._read_batches(path, unreadable)
         return count
 
     def _check_end(self, count: int) -> None:
