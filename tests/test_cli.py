@@ -108,7 +108,7 @@ def test_status_shows_a_live_run_and_who_has_what_in_hand(tmp_path: Path, nurser
     assert (hand["pid"], hand["state"], hand["messages"]) == (worker.pid, "alive", ["file 4.csv"])
     assert found["alive"] == [worker.pid]
     assert re.search(rf"process {worker.pid}, alive, has 1 since .* ago\): file 4.csv", shown)
-    assert re.search(r"^jobs +10 +4 +6 +1 +0 +0 +1 process ", shown, re.MULTILINE)
+    assert re.search(r"^jobs +10 +4 +0 +6 +1 +0 +0 +1 process ", shown, re.MULTILINE)
     assert contents(tmp_path) == before
 
 

@@ -1,9 +1,8 @@
-"""Repairing queues: reset, reclaim and purge a folder queue, retire old runs of a job."""
+"""Repairing folder queues: reset, reclaim and purge."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 
 from persistq import _survey
@@ -13,10 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-_RETIRED = ".persistq_retired_"
 
-
-def _may(question: str, options: argparse.Namespace) -> bool:
+def may(question: str, options: argparse.Namespace) -> bool:
     """Ask before what cannot be undone.
 
     Raises:
@@ -85,7 +82,7 @@ def reset(options: argparse.Namespace) -> int:
         f"{options.folder}: {_claims(folder)} would wait again, and "
         f"{show.count_of(len(controls), 'control file')} be removed."
     )
-    if not _may(question, options):
+    if not may(question, options):
         return ERROR
     recovery.purge_control_messages(options.folder)
     restored = recovery.reset_processing_files(options.folder, names.dotted(options.extension))
@@ -115,73 +112,8 @@ def purge(options: argparse.Namespace) -> int:
         f"{options.folder}: {show.count_of(folder.waiting, 'waiting message')}, "
         f"{_claims(folder)} and {show.count_of(rest, 'other file or folder')} would be deleted."
     )
-    if not _may(question, options):
+    if not may(question, options):
         return ERROR
     recovery.purge(options.folder)
     show.say(f"deleted all that was in {show.safe(options.folder)}: {count} files and folders")
     return FINE
-
-
-def retire(options: argparse.Namespace) -> int:
-    """Remove run folders whose work later runs have carried on."""
-    if options.keep < 1:
-        raise ValueError(
-            f"--keep {options.keep}: expected 1 or more; the last run is the next one's"
-        )
-    if not _survey.homes(options.root):
-        raise ValueError(
-            f"{options.root} holds no run folders; expected a root of pickup_dirs(), or a folder "
-            "with run_000001 and so on in it"
-        )
-    leftovers: list[str] = []
-    old: list[str] = []
-    for home in _survey.homes(options.root):
-        leftovers += _leftovers(home)
-        old += _retirable(home, options.keep)
-    every = [*leftovers, *old]
-    if not every:
-        show.say("nothing to retire")
-        return FINE
-    for path in every:
-        show.say(("would remove " if options.dry_run else "old: ") + show.safe(path))
-    if options.dry_run:
-        return FINE
-    if not _may(f"{show.count_of(len(every), 'run folder')} would be deleted.", options):
-        return ERROR
-    for path in leftovers:
-        shutil.rmtree(path)
-    for path in old:
-        # First out of sight: killed half way, no run could be read that has lost a part.
-        hidden = os.path.join(os.path.dirname(path), _RETIRED + os.path.basename(path))
-        os.rename(path, hidden)
-        shutil.rmtree(hidden)
-    show.say(f"{show.count_of(len(every), 'run folder')} removed")
-    return FINE
-
-
-def _leftovers(home: str) -> list[str]:
-    """Give what a retire that was killed has left, hidden already."""
-    names = sorted(name for name in os.listdir(home) if name.startswith(_RETIRED))
-    return [os.path.join(home, name) for name in names]
-
-
-def _retirable(home: str, keep: int) -> list[str]:
-    """Give the run folders that can go, the earliest first.
-
-    A run can go when a later one carried its work on, or when it has none left; never one that a
-    process has open, and never one of the last that hold journals, for the next run looks there.
-    """
-    needed = {folder for folder, _ in _survey.current_runs(home)}
-    found, kept = [], 0
-    for folder in _survey.runs(home):
-        prefixes = _survey.journal_prefixes(folder)
-        if kept < keep:
-            kept += bool(prefixes)
-            continue
-        surveys = [_survey.JournalSurvey(folder, prefix) for prefix in prefixes]
-        if any(survey.alive for survey in surveys):
-            continue
-        if folder in needed and not all(survey.is_finished for survey in surveys):
-            continue
-        found.append(folder)
-    return found[::-1]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from persistq._survey.find import (
     current_runs,
     homes,
-    is_carrying,
     journal_prefixes,
     journals,
     runs,
@@ -33,7 +32,6 @@ __all__ = [
     "Survey",
     "current_runs",
     "homes",
-    "is_carrying",
     "journal_prefixes",
     "journals",
     "runs",

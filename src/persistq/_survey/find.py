@@ -78,17 +78,6 @@ def homes(path: str) -> list[str]:
     return found
 
 
-def is_carrying(folder: str, prefix: str) -> bool:
-    """Tell whether a run has taken over the work of the run before it.
-
-    Args:
-        folder (str): A run folder.
-        prefix (str): The queue's prefix.
-    """
-    state = RunState(folder, prefix)
-    return bool(state.carried or state.requeued)
-
-
 def current_runs(home: str) -> list[tuple[str, str]]:
     """Return the run folders that matter: those whose work no later run has taken over.
 
@@ -99,7 +88,8 @@ def current_runs(home: str) -> list[tuple[str, str]]:
         list[tuple[str, str]]: Path and prefix of the journals, the latest run first.
     """
     found = []
-    taken_over: dict[str, bool] = {}  # whether the run behind has carried the work on, by prefix
+    carried: set[tuple[str, str]] = set()  # prefix and identity of runs that a later one carries
+    taken_over: dict[str, bool] = {}  # whether the run behind has carried work on, by prefix
     behind = 0
     for folder in runs(home):
         number = int(os.path.basename(folder)[len("run_") :])
@@ -108,10 +98,18 @@ def current_runs(home: str) -> list[tuple[str, str]]:
             taken_over.clear()
         behind = number
         for prefix in journal_prefixes(folder):
-            # A seal says so for certain; runs of version 0.1 have none.
-            if not taken_over.get(prefix) and RunState(folder, prefix).seal is None:
+            state = RunState(folder, prefix)
+            is_carried = (
+                state.seal is not None
+                # A start that was killed has not sealed it yet; or it could not be written.
+                or (prefix, state.run) in carried
+                # Runs without an identity, as of version 0.1, say nothing of each other.
+                or (not state.run and taken_over.get(prefix, False))
+            )
+            if not is_carried:
                 found.append((folder, prefix))
-            taken_over[prefix] = is_carrying(folder, prefix)
+            carried |= {(prefix, source["run"]) for source in state.carries if source.get("run")}
+            taken_over[prefix] = bool(state.carried or state.requeued)
     return found
 
 
@@ -152,7 +150,7 @@ def survey(path: str, **folder_options: Any) -> list[Survey]:
         journal = JournalSurvey(folder, prefix)
         # Of earlier runs only what they left undone is of interest.
         key = (os.path.dirname(folder), prefix)
-        if key not in latest or not journal.is_finished or journal.alive:
+        if key not in latest or not journal.is_finished or journal.alive or journal.failed:
             found.append(journal)
         latest.add(key)
     has_runs = bool(homes(path))

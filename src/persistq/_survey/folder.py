@@ -191,6 +191,18 @@ class FolderSurvey:
         )
 
     @property
+    def needs_attention(self) -> bool:
+        """Whether a person must look: a failure, or what is left of the dead, or with nobody."""
+        hands = self.in_progress
+        is_anybody_there = self.producers.open or any(hand.state != DEAD for hand in hands)
+        return bool(
+            self.failed
+            or self.producers.dead
+            or any(hand.state == DEAD for hand in hands)
+            or (self.outstanding and not is_anybody_there)
+        )
+
+    @property
     def is_queue(self) -> bool:
         """Whether there is anything of a folder queue at all."""
         counts = vars(self.producers).values()
