@@ -41,10 +41,11 @@ def announce_and_stay(talk: Any, folder: str) -> None:
 
 
 def load_then_wait(talk: Any, root: str) -> None:
-    """Complete one of three messages, and take the next."""
+    """Complete one of four messages, set one aside, and take the next."""
     q = PersistentQueue("load", *pickup_dirs(root, "load"), queue=queue.Queue())
-    q.put_many(["orders.csv", "customers.csv", "invoices.csv"])
+    q.put_many(["orders.csv", "returns.csv", "customers.csv", "invoices.csv"])
     q.task_done(q.get())
+    q.task_failed(q.get(), "line 3: no amount")
     talk.send(q.get())
     talk.recv()
 
