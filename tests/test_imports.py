@@ -22,9 +22,9 @@ FLOORS = [
     {"_queue", "_folder"},
     {"_journal", "_carrier"},
     {"_lease"},
-    {"_fs", "_processes", "exceptions", "_sentinels"},
+    {"_fs", "_processes", "_reasons", "exceptions", "_sentinels"},
 ]
-LEAVES = {"_fs", "_processes", "exceptions", "_sentinels"}
+LEAVES = {"_fs", "_processes", "_reasons", "exceptions", "_sentinels"}
 # What may reach less than its floor allows.
 NARROW = {"_carrier": {"_lease", *LEAVES}, "_journal": {"_lease", *LEAVES}}
 # What hands names on to those above it, which import from here all the same.
