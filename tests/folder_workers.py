@@ -11,6 +11,11 @@ from typing import Any
 from persistq import DONE, ReadableFolderQueue, WritableFolderQueue
 
 
+def listed(folder: Any) -> list[str]:
+    """Name what is in a queue's folder, besides the leases of those who take part."""
+    return [name for name in os.listdir(folder) if not name.endswith(".lease")]
+
+
 def last_letter(filename: str) -> str:
     return filename.rpartition(".")[0][-1]
 
@@ -57,6 +62,14 @@ def consume_all(talk: Any, queue: Any) -> list[Any]:
 
 def get_one_then_wait(talk: Any, queue: Any) -> None:
     talk.send(queue.get())
+    talk.recv()
+
+
+def stage_then_wait(talk: Any, queue: Any, content: str) -> None:
+    """Be half way through writing a file."""
+    with open(queue._staged(queue.path), "w") as file:
+        file.write(content)
+    talk.send("staged")
     talk.recv()
 
 

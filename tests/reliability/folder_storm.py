@@ -29,7 +29,13 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 import persistq
-from persistq import DONE, ReadableFolderQueue, ReadableGroupedFileFolderQueue, WritableFolderQueue
+from persistq import (
+    DONE,
+    ReadableFolderQueue,
+    ReadableGroupedFileFolderQueue,
+    UpstreamFailureError,
+    WritableFolderQueue,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,18 +48,24 @@ CONTENT = "whole " * 3000 + "end"
 # ------------------------------------------------------------------------------------ storm
 
 
-def produce(queue: WritableFolderQueue, source: str) -> None:
+def produce(folder: str, source: str) -> None:
     """Put whatever is in the source folder, and close: a restarted producer does just the same."""
+    queue = WritableFolderQueue(folder)
     for name in sorted(os.listdir(source)):
         queue.put(os.path.join(source, name))
     queue.close()
 
 
 def consume(queue: ReadableFolderQueue) -> None:
-    for path in queue:
-        with open(path) as file:
-            assert file.read().endswith("end\n"), f"{path} was seen half written"
-        queue.task_done(path)
+    while True:
+        try:
+            for path in queue:
+                with open(path) as file:
+                    assert file.read().endswith("end\n"), f"{path} was seen half written"
+                queue.task_done(path)
+            return
+        except UpstreamFailureError:
+            time.sleep(0.01)  # a producer was killed: the one that takes its place goes on
 
 
 def storm(root: str, chance: random.Random, files: int, kills: int) -> dict[str, Any]:
@@ -73,7 +85,7 @@ def storm(root: str, chance: random.Random, files: int, kills: int) -> dict[str,
     keeper = WritableFolderQueue(folder)
 
     def start_producer(source: str) -> Any:
-        process = context.Process(target=produce, args=(WritableFolderQueue(folder), source))
+        process = context.Process(target=produce, args=(folder, source))
         process.start()
         return process
 
@@ -106,9 +118,7 @@ def storm(root: str, chance: random.Random, files: int, kills: int) -> dict[str,
             break
     for process in producers.values():
         process.join()
-    # What producers that were killed announced is taken back, and the end told once.
-    keeper.purge_control_messages()
-    Path(folder, "end.done").touch()
+    keeper.close(dead=True)  # the others have put what those that were killed had not
     for process in consumers:
         process.join()
     restored += len(consumer.reclaim_abandoned())
@@ -418,7 +428,7 @@ def race_reset_and_put(root: str, number: int, who: int) -> None:
         race_put(root, number, who)
     else:
         name = f"900000_0000000000_r{number}.wip"
-        persistq._folder.recovery.restore(os.path.join(root, "queue"), name, f"r{number}.tsv")
+        persistq._folder.recovery.restore(queues[who]._member, name, f"r{number}.tsv")
 
 
 def race_claim_and_put(root: str, number: int, who: int) -> None:

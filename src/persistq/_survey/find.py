@@ -69,13 +69,20 @@ def homes(path: str) -> list[str]:
     """
     found = [path] if runs(path) else []
     with os.scandir(path) as entries:
-        inside = sorted(entry.path for entry in entries if entry.is_dir() and entry.name[:1] != ".")
+        inside = sorted(entry.path for entry in entries if _is_folder(entry))
     for folder in inside:
         # One that cannot be looked into (lost+found) is no queue's.
         with contextlib.suppress(PermissionError, FileNotFoundError):
             if not _RUN.fullmatch(os.path.basename(folder)) and runs(folder):
                 found.append(folder)
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.name[:1] != "." and entry.is_dir()
+    except OSError:
+        return False  # a link in a circle, or into a folder that this user may not enter
 
 
 def is_carrying(folder: str, prefix: str) -> bool:
