@@ -208,6 +208,30 @@ class Lease:
             pass  # half made, or the interpreter half ended
 
 
+def lock(path: str) -> int:
+    """Lock a lease that another process has made, and has left.
+
+    Args:
+        path (str): Its path.
+
+    Returns:
+        int: A descriptor: the lock is held until it is closed. -1 where the lease is gone, or the
+        lock is another's, or refused.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | _CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        _lock(fd)
+        if is_same_file(path, fd):
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return -1
+
+
 def is_same_file(path: str, fd: int) -> bool:
     """Tell whether a path leads to an open file.
 

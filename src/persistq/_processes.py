@@ -118,9 +118,14 @@ def process_group(pid: int) -> int:
         return 0
 
 
-def command_of(pid: int) -> str:
+def program_of(pid: int) -> str:
     """Give the name of the program that a process runs; empty where that is not told."""
-    return _first_line(f"/proc/{pid}/comm")
+    try:
+        name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        name = ""
+    # One program for all commands of a small system: what it is called as tells which.
+    return name if name not in ("", "busybox") else _first_line(f"/proc/{pid}/comm") or name
 
 
 def _stat_of(pid: int) -> list[bytes]:

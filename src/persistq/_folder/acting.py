@@ -2,15 +2,14 @@
 
 Each command is a process of its own and soon gone. What it claims must not look abandoned then,
 and what it announces must be one producer from the first `put` to `close`. So its leases name the
-process that calls, and the producer's uuid is made from that process's id and start. Each command
-that claims draws a number of its own: two of one shell never share a claim.
+process that calls, and their number and the producer's uuid are made from its id and start.
 """
 
 from __future__ import annotations
 
 import os
 
-from persistq import _lease, _processes
+from persistq import _processes
 from persistq._folder import control, identity, names
 from persistq._folder.identity import ShellClaimer
 from persistq._folder.readable import ReadableFolderQueue
@@ -20,8 +19,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# What makes a process group of its own for the command that it runs, and ends with it.
-_WRAPPERS = {"timeout"}
+_SHELLS = {"sh", "bash", "rbash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "yash", "busybox"}
+# What only runs a command, and ends with it.
+_WRAPPERS = {"chrt", "env", "find", "flock", "ionice", "nice", "nohup", "parallel", "stdbuf"}
+_WRAPPERS |= {"strace", "sudo", "taskset", "time", "timeout", "unshare", "xargs"}
 
 
 class Actor:
@@ -60,26 +61,41 @@ class Actor:
         digest = hashlib.sha256(self.key.encode("utf-8", "surrogateescape")).digest()
         return str(uuid.UUID(bytes=digest[:16], version=4))
 
+    def claimer(self, folder: str, facts: dict[str, Any]) -> ShellClaimer:
+        """Give the number by which it takes part in a folder.
+
+        Args:
+            folder (str): Path of the folder.
+            facts (dict[str, Any]): What the lease says.
+        """
+        digits = names.claimer_of_uuid(self.uuid())
+        return ShellClaimer(folder, facts, self.pid, self.key, digits)
+
 
 def caller() -> int:
     """Give the id of the process that this command acts for, where nobody says.
 
     A shell starts many a command from a process between: `$(...)` with a redirection, a pipe, an
-    `xargs`. What they have in common is the process group, whose leader is the script; where that
-    is none of those that led here (an interactive shell gives each command a group of its own),
-    it is the parent.
+    `xargs`; and those end at once. So it is the outermost of the shells that led here, within one
+    process group: its leader, mostly, which is the script. (An interactive shell gives each
+    command a group of its own.) Where the parent is no shell, it is the parent.
     """
     ancestors = _processes.ancestors()
-    parent = ancestors[0] if ancestors else os.getppid()
     group = _processes.process_group(os.getpid())
-    rest = ancestors
-    while group in rest:
-        above = rest[rest.index(group) + 1 :]
-        if _processes.command_of(group) not in _WRAPPERS or not above:
-            return group
-        rest, parent = above, above[0]
-        group = _processes.process_group(parent)
-    return parent
+    found = last = 0
+    for pid in ancestors:
+        own = _processes.process_group(pid)
+        if own != group:
+            if last != group:
+                break
+            group = own  # `timeout` leads a group that it has made, and ends with the command
+        kind = _processes.program_of(pid)
+        if kind in _SHELLS:
+            found = pid
+        elif kind not in _WRAPPERS:
+            break
+        last = pid if kind in _WRAPPERS else 0
+    return found or ancestors[0]
 
 
 class ActingWriter(WritableFolderQueue):
@@ -110,19 +126,19 @@ class ActingWriter(WritableFolderQueue):
         if self._announced:
             return
         # Two calls at once may both announce: of one producer, so nobody minds.
-        self._hold_for_the_actor()
+        self._shell().announce()
         ending = f"_{self._uuid}{names.HELO}"
         if self.announce and not any(name.endswith(ending) for name in _names_in(self.path)):
             self._write_control(names.HELO)
         self._announced = True
 
-    def _hold_for_the_actor(self) -> None:
+    def _shell(self) -> ShellClaimer:
         facts = identity.facts(self._extension, self.ignore_case, "producer")
-        lease = ShellClaimer(self.path, facts, self._actor.pid, self._actor.key)
-        lease.number(names.claimer_of_uuid(self._uuid))
-        if self.announce and not os.path.lexists(lease.path):
-            lease.hold()
-            lease.leave()
+        return self._actor.claimer(self.path, facts)
+
+    def _part(self) -> None:
+        super()._part()
+        self._shell().let_go()
 
     def _process_id(self) -> int:
         return self._actor.pid
@@ -166,32 +182,17 @@ class ActingReader(ReadableFolderQueue):
         self._actor = actor
         super().__init__(path, message_extension, **options)
 
-    def _process_id(self) -> int:
-        return self._actor.pid
-
     def _find_member(self) -> identity.Claimer:
         facts = identity.facts(self._extension, self.ignore_case, "consumer")
-        return ShellClaimer(self.path, facts, self._actor.pid, self._actor.key)
+        member = self._actor.claimer(self.path, facts)
+        member.hold()  # which decides the number
+        return member
+
+    # What bears the number and is not this command's is in hand of the shell.
+    _hands_out_found = False
 
     def hand_over(self) -> None:
         """Leave what is claimed to the process for which this acts."""
         self._watch.close()
         assert isinstance(self._member, ShellClaimer)
         self._member.leave()
-
-
-def clear_lease(claimed: str) -> None:
-    """Remove the lease of a claim that a command made and that is finished now.
-
-    Args:
-        claimed (str): Path that the claimed file had. It was the only one of its number.
-    """
-    folder, name = os.path.split(claimed)
-    parts = names.parse_wip(name)
-    if parts is not None and not os.path.lexists(claimed):
-        lease = os.path.join(folder, names.lease_name(parts[0], parts[1]))
-        if "for" in _lease.read(lease):
-            try:
-                os.unlink(lease)
-            except OSError:
-                pass  # gone by now, or another user's in a sticky folder

@@ -103,7 +103,10 @@ class Claimer:
     def publisher(self) -> Claimer:
         """Give the number under which files are held for a moment on their way to their name."""
         if self._publisher is None:
-            self._publisher = Claimer(self.folder, {**self.facts, "role": PUBLISHER})
+            # Of this very process, for whomever it acts.
+            self._publisher = Claimer(
+                self.folder, _without_actor({**self.facts, "role": PUBLISHER})
+            )
         return self._publisher
 
     def remember(self, path: str) -> None:
@@ -153,18 +156,44 @@ class Claimer:
 
 
 class ShellClaimer(Claimer):
-    """The number of a claim that a command makes for the process that called it.
+    """The number of a process for which commands act, one after the other.
+
+    Its lease names that process, and is locked only while a command claims by it: so of two
+    commands at once, the second draws a number of its own, and they never share a claim.
 
     Args:
         folder (str): Path of the queue's folder.
         facts (dict[str, Any]): What the lease says.
         pid (int): The process for which is acted.
         key (str): What tells it from all others (`_processes.process_key`).
+        digits (str): Its ten digits, the same for each command.
     """
 
-    def __init__(self, folder: str, facts: dict[str, Any], pid: int, key: str) -> None:
+    def __init__(self, folder: str, facts: dict[str, Any], pid: int, key: str, digits: str) -> None:
         acting = {"pid": pid, "key": key, "kernel": _processes.kernel_key()}
         super().__init__(folder, {**facts, "for": acting}, pid)
+        self._drawn = self.digits
+        self._adopted = -1
+        self.number(digits)
+
+    def hold(self) -> None:
+        """Have the lease locked, or one of another number; before anything bears it."""
+        with self.lock:
+            if self._adopted >= 0 or self.lease is not None:
+                return
+            if not os.path.lexists(self.path):
+                super().hold()
+            if self.lease is None and self.digits != self._drawn:
+                self._adopted = _lease.lock(self.path)
+                if self._adopted < 0:
+                    self.number(self._drawn)
+                    super().hold()
+
+    def announce(self) -> None:
+        """Have the lease in the folder, locked by nobody."""
+        if not os.path.lexists(self.path):
+            super().hold()
+            self.leave()
 
     def leave(self) -> None:
         """Leave the lease to the process for which is acted: locked by nobody."""
@@ -172,6 +201,37 @@ class ShellClaimer(Claimer):
             if self.lease is not None:
                 self.lease.abandon()
                 self.lease = None
+            if self._adopted >= 0:
+                os.close(self._adopted)
+                self._adopted = -1
+
+    def let_go(self) -> None:
+        """Remove the lease, unless something in the folder still refers to it; else leave it."""
+        with self.lock:
+            if not self._is_needed():
+                try:
+                    os.unlink(self.path)
+                except OSError:
+                    pass
+            self.leave()
+            if self._publisher is not None:
+                self._publisher.let_go()
+
+    def _is_needed(self) -> bool:
+        try:
+            there = os.listdir(self.folder)
+        except OSError:
+            return True
+        open_ones = set()
+        for name in there:
+            if name.startswith(self.prefix) and name.endswith(names.WIP):
+                return True
+            control = names.parse_control(name)
+            if control is not None and names.claimer_of_uuid(control[1]) == self.digits:
+                if name.endswith(names.DONE):
+                    return False
+                open_ones.add(control)
+        return bool(open_ones)
 
 
 # This process's numbers, by folder and extension: queues of one process share their claims.
@@ -215,6 +275,10 @@ def facts(extension: str, ignore_case: bool, role: str) -> dict[str, Any]:
     """Give what a lease says of the queue it is for."""
     said: dict[str, Any] = {"role": role, "messageExtension": extension}
     return {**said, "ignoreCase": True} if ignore_case else said
+
+
+def _without_actor(said: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in said.items() if key != "for"}
 
 
 def _watch_the_end() -> None:

@@ -340,6 +340,9 @@ class ReadableFolderQueue(Finishing):
                 self._logged.add(name)
                 _log.warning("%s in %s is passed over: %s", name, self.path, reason)
 
+    # Whether what bears this process's number, and it has not claimed, is handed out.
+    _hands_out_found = True
+
     def _claim(self, name: str) -> str | None:
         """Claim one file; None when another process has it.
 
@@ -363,7 +366,7 @@ class ReadableFolderQueue(Finishing):
                 member.claimed.discard(path)
                 return None
         except FileExistsError:
-            if known:
+            if known or not self._hands_out_found:
                 taking.pop()
                 raise
             # Nobody else gives such names, and no caller has it: so it is claimed by us already.

@@ -118,10 +118,7 @@ def _claimed(folder: str) -> Iterator[tuple[str, int, str, str]]:
 
 
 def purge(folder: str) -> None:
-    """Remove everything in the folder, for ever; a link goes, what it points to stays.
-
-    The leases of the living stay: they say who claims what comes next.
-    """
+    """Remove everything in the folder, for ever; a link goes, what it points to stays."""
     import shutil
 
     for name in os.listdir(folder):
@@ -130,8 +127,8 @@ def purge(folder: str) -> None:
             if stat.S_ISDIR(os.lstat(path).st_mode):
                 # rmtree follows no link, also when one takes a folder's place meanwhile.
                 shutil.rmtree(path)
-            elif not names.parse_lease(name) or identity.is_dead(path):
-                os.unlink(path)
+            else:
+                os.unlink(path)  # of the leases of the living, too: they make theirs anew
         except FileNotFoundError:
             pass  # consumers are at work, or another purge
 

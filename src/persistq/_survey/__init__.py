@@ -15,7 +15,12 @@ from persistq._survey.find import (
     runs,
     survey,
 )
-from persistq._survey.folder import FolderSurvey
+from persistq._survey.folder import (
+    FolderSurvey,
+    extension_of,
+    extension_of_claim,
+    extensions_in,
+)
 from persistq._survey.hand import ALIVE, DEAD, ELSEWHERE, InHand
 from persistq._survey.journals import JournalSurvey
 
@@ -32,6 +37,9 @@ __all__ = [
     "JournalSurvey",
     "Survey",
     "current_runs",
+    "extension_of",
+    "extension_of_claim",
+    "extensions_in",
     "homes",
     "is_carrying",
     "journal_prefixes",

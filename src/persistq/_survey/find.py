@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 
-from persistq._survey.folder import FolderSurvey
+from persistq._survey.folder import FolderSurvey, extensions_in
 from persistq._survey.journals import JOURNAL, JournalSurvey
 
 TYPE_CHECKING = False
@@ -163,11 +163,14 @@ def survey(path: str, **folder_options: Any) -> list[Survey]:
         if key not in latest or not journal.is_finished or journal.alive:
             found.append(journal)
         latest.add(key)
-    has_runs = bool(homes(path))
-    queue = FolderSurvey(path, holds_journals=bool(found), **folder_options)
-    if found:
-        if queue.in_progress or any(vars(queue.producers).values()) or queue.failed:
+    has_runs, has_journals = bool(homes(path)), bool(found)
+    named = folder_options.pop("extension", None)
+    extensions = [named] if named is not None else extensions_in(path) or [".tsv"]
+    for extension in extensions:
+        queue = FolderSurvey(path, extension, holds_journals=has_journals, **folder_options)
+        if has_journals:
+            if queue.in_progress or any(vars(queue.producers).values()) or queue.failed:
+                found.append(queue)
+        elif not has_runs or queue.is_queue:
             found.append(queue)
-    elif not has_runs or queue.is_queue:
-        found.append(queue)
     return found

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from persistq._folder.identity import Verdicts
 
 
+# So many leases and control files are asked at most for what they say of the extension.
+_ASKED = 100
+
+
 class Producers:
     """The producers of a folder queue, by what their control files say.
 
@@ -77,6 +81,7 @@ class FolderSurvey:
         from persistq._folder.listing import Listing
 
         self.path = path
+        self.extension = extension
         self.last_activity_s = os.stat(path).st_mtime
         listing = Listing(path, extension, ignore_case)
         waiting = [
@@ -191,3 +196,83 @@ def _count_messages(folder: str, extension: str) -> int:
         return sum(
             entry.name.endswith(extension) and not entry.name.startswith(".") for entry in entries
         )
+
+
+def extensions_in(folder: str) -> list[str]:
+    """Give the message extensions of those who use a folder, by their leases and control files.
+
+    Args:
+        folder (str): Path of the folder.
+
+    Returns:
+        list[str]: With their leading dots, sorted; none where nobody says.
+    """
+    from persistq import _lease
+    from persistq._folder import control, names
+
+    try:
+        there = os.listdir(folder)
+    except OSError:
+        return []
+    leases = [name for name in there if names.parse_lease(name)]
+    # The latest of each: a folder may have been used for years.
+    controls = sorted(name for name in there if name.endswith((names.HELO, names.DONE)))
+    said = [_lease.read(os.path.join(folder, name)) for name in leases[-_ASKED:]]
+    said += [control.header_of(os.path.join(folder, name)) for name in controls[-_ASKED:]]
+    found = set()
+    for facts in said:
+        extension = facts.get("messageExtension")
+        if isinstance(extension, str) and extension:
+            found.add("." + extension.lstrip("."))
+    return sorted(found)
+
+
+def extension_of(folder: str, named: str | None) -> str:
+    """Give the message extension of a queue.
+
+    Args:
+        folder (str): Path of its folder.
+        named (str | None): What the user says; None: what those who use the folder say.
+
+    Returns:
+        str: With its leading dot; `.tsv` where nobody says.
+
+    Raises:
+        ValueError: There are several.
+    """
+    from persistq._folder.names import dotted
+
+    if named is not None:
+        return dotted(named)
+    found = extensions_in(folder)
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} is the folder of queues of several extensions ({', '.join(found)}); say "
+            "which with --extension"
+        )
+    return found[0] if found else ".tsv"
+
+
+def extension_of_claim(path: str, named: str | None) -> tuple[str, bool]:
+    """Give the message extension of a claimed file, as its lease knows it.
+
+    Args:
+        path (str): Path of the claimed file.
+        named (str | None): What the user says; None: what is known.
+
+    Returns:
+        tuple[str, bool]: With its leading dot; and whether it counts in other letters, too.
+    """
+    from persistq import _lease
+    from persistq._folder.names import dotted, lease_name, parse_wip
+
+    folder, name = os.path.split(os.path.abspath(path))
+    parts = parse_wip(name)
+    said = _lease.read(os.path.join(folder, lease_name(parts[0], parts[1]))) if parts else {}
+    ignore_case = said.get("ignoreCase") is True
+    if named is not None:
+        return dotted(named), ignore_case
+    known = said.get("messageExtension")
+    if isinstance(known, str) and known:
+        return dotted(known), ignore_case
+    return extension_of(folder, None), False
