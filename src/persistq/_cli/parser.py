@@ -265,7 +265,7 @@ def _shell_commands(commands: _Commands) -> None:
         "--no-announcement",
         action="store_true",
         help="be no producer that consumers wait for: for jobs that come and go, and consumers "
-        "that get --forever",
+        "that wait for ever",
     )
     get = commands.add(
         "get",

@@ -104,6 +104,7 @@ class Producers:
         open (dict[tuple[str, str, str], str]): Who was announced and is not done, and the name
             of the control file that says so.
         finished (dict[tuple[str, str, str], list[str]]): Who is done, and the names that say so.
+        told (set[tuple[str, str, str]]): Who has died, as the log knows.
     """
 
     def __init__(self, folder: str) -> None:
@@ -173,10 +174,13 @@ class Producers:
                     found.append(producer)
         return found
 
+    @property
+    def died(self) -> bool:
+        """Whether one of those who are open is known to have died."""
+        return not self.told.isdisjoint(self.open)
+
     def has_died(self) -> bool:
-        """Tell whether a producer has died before it was done, and log once who it was."""
-        if not self.open:
-            return False
+        """Find out whether a producer has died before it was done, and log once who it was."""
         found = self.dead(identity.Verdicts(self._folder))
         for producer in found:
             if producer not in self.told:

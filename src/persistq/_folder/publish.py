@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from persistq import _fs, _lease
 from persistq._folder import identity, names
@@ -41,6 +42,7 @@ def publish(source: str, target: str, member: Claimer) -> None:
         return
     # One file at a time bears this number, so its name cannot be taken.
     with member.lock:
+        os.lstat(source)
         if os.path.lexists(target) and not _fs.is_same_file(source, target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
         publisher = member.publisher()
@@ -63,19 +65,38 @@ def publish(source: str, target: str, member: Claimer) -> None:
             raise
 
 
-def remove_other_name(claimed: str, stem: str) -> None:
+def is_still_a_file(claimed: str, original: str) -> bool:
+    """Look at what has been claimed, where its kind or its names may have changed meanwhile.
+
+    Args:
+        claimed (str): Its path.
+        original (str): The path that it had.
+
+    Returns:
+        bool: False of a folder that had taken a message's name; it is given back.
+    """
+    try:
+        status = os.lstat(claimed)
+    except OSError:
+        return True
+    if stat.S_ISDIR(status.st_mode):
+        os.rename(claimed, original)
+        return False
+    if status.st_nlink > 1:
+        parts = names.parse_wip(os.path.basename(claimed))
+        if parts is not None:
+            _remove_other_name(claimed, parts[2], status)
+    return True
+
+
+def _remove_other_name(claimed: str, stem: str, status: os.stat_result) -> None:
     """Remove the name that a publisher, who may have been killed, gave a file that is claimed now.
 
     Args:
         claimed (str): Path of the claimed file.
         stem (str): Its name as a message, without the extension.
+        status (os.stat_result): What was seen of it.
     """
-    try:
-        status = os.lstat(claimed)
-    except OSError:
-        return
-    if status.st_nlink < 2:
-        return
     folder, own = os.path.split(claimed)
     for name in os.listdir(folder):
         parts = names.parse_wip(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
 import threading
 import time
 from functools import partial
@@ -13,11 +12,11 @@ from queue import Empty
 
 from persistq import _fs
 from persistq._folder import names, recovery
-from persistq._folder.base import same_name, sorting_value
+from persistq._folder.base import same_name
 from persistq._folder.control import Producers
 from persistq._folder.finishing import Finishing
-from persistq._folder.ordered import Ordered
-from persistq._folder.publish import publish, remove_other_name
+from persistq._folder.ordered import Ordered, sorting_key
+from persistq._folder.publish import is_still_a_file, publish
 from persistq._folder.waiting import WaitingRoom
 from persistq._folder.watch import Watch
 from persistq._sentinels import DONE, FAILED
@@ -41,29 +40,6 @@ _PRODUCERS_S, _PRODUCERS_SHARE = 0.5, 20
 # What is wrong with one file, and keeps no other from being claimed: another user's in a sticky
 # folder, one that may not be changed, a claimed name that would be too long, a mount point.
 _OF_ONE_FILE = {errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno.EXDEV}
-
-
-def _is_number(value: Any) -> bool:
-    """Tell whether a value has a place among the numbers: neither a NaN nor a complex one has."""
-    import decimal
-    import numbers
-
-    real = isinstance(value, (numbers.Real, decimal.Decimal))
-    return real and value == value
-
-
-def _sorting_key(function: Callable[[str], Any], name: str) -> tuple[int, Any]:
-    value = sorting_value(function, name)
-    if type(value) is str:
-        return 1, value
-    if isinstance(value, (int, float)) and value == value:
-        return 0, value
-    try:
-        if _is_number(value):
-            return 0, value
-        return 1, str(value)
-    except Exception:
-        return 1, ""
 
 
 class ReadableFolderQueue(Finishing):
@@ -140,7 +116,7 @@ class ReadableFolderQueue(Finishing):
 
     def _make_index(self) -> Any:
         function = self._sorting_function
-        return Ordered(None if function is same_name else partial(_sorting_key, function))
+        return Ordered(None if function is same_name else partial(sorting_key, function))
 
     def get(self, timeout: float | None = None) -> Any:
         """Claim the next file, by renaming it in its folder.
@@ -260,8 +236,10 @@ class ReadableFolderQueue(Finishing):
         """
         now_s = time.monotonic()
         self._pause_s = min(_PRODUCERS_S, 3600.0 if self._pause_s is None else self._pause_s)
-        if now_s < self._next_producers_s or self._waits_for_something():
+        if self._waits_for_something():
             return False
+        if self._producers.died or now_s < self._next_producers_s:
+            return self._producers.died
         died = self._producers.has_died()
         # However many there are, this takes little of the time.
         self._next_producers_s = now_s + _PRODUCERS_SHARE * (time.monotonic() - now_s)
@@ -276,14 +254,14 @@ class ReadableFolderQueue(Finishing):
         index, watch, room = self._index, self._watch, self._waiting_room
         self._held = False
         self._pause_s = None
-        if self._to_hand_out:
-            return self._hand_out()
+        if self._to_hand_out and (path := self._hand_out()) is not None:
+            return path
         if room:
             for name in room.due():
                 index.add(name)
         noted = watch.noted
         held: list[str] = []
-        path: str | None = None
+        path = None
         while (name := index.first()) is not None:
             if name in watch.unsure and not watch.is_file(name):
                 index.discard(name)
@@ -317,11 +295,14 @@ class ReadableFolderQueue(Finishing):
         self._noted = noted
         return path
 
-    def _hand_out(self) -> str:
-        path = self._to_hand_out.pop()
-        self._taking.append(path)
-        _log.warning("%s was claimed by a get() that was interrupted: it is handed out", path)
-        return path
+    def _hand_out(self) -> str | None:
+        while self._to_hand_out:
+            path = self._to_hand_out.pop()
+            if os.path.lexists(path):
+                self._taking.append(path)
+                _log.warning("%s was claimed by a get() that was interrupted: handed out", path)
+                return path
+        return None
 
     def _pass_over(self, name: str, error: OSError) -> None:
         """Leave a file that cannot be claimed, so that the others are handed out.
@@ -377,27 +358,12 @@ class ReadableFolderQueue(Finishing):
             taking.pop()
             member.claimed.discard(path)
             raise
-        if self._watch.careful and not self._is_what_it_was(name, path):
+        if self._watch.careful and not is_still_a_file(path, folder_prefix + name):
             taking.pop()
+            member.claimed.discard(path)
             return None
         self._latest = path
         return path
-
-    def _is_what_it_was(self, name: str, path: str) -> bool:
-        """Look at a file once it is claimed, where its kind or its names may have changed."""
-        try:
-            status = os.lstat(path)
-        except OSError:
-            return True
-        if stat.S_ISDIR(status.st_mode):
-            _fs.rename_new(path, self._folder_prefix + name)
-            self._member.claimed.discard(path)
-            return False
-        if status.st_nlink > 1:
-            stem = names.parse_wip(os.path.basename(path))
-            if stem is not None:
-                remove_other_name(path, stem[2])
-        return True
 
     def _report_end(self) -> None:
         """Say what stays behind when the queue ends; nothing does here."""

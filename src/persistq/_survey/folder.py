@@ -148,7 +148,7 @@ class FolderSurvey:
         items: frozenset[str],
         locate: Callable[[str], tuple[Hashable, Hashable] | None],
     ) -> None:
-        from persistq._folder.grouped import Groups
+        from persistq._folder.groups import Groups
 
         groups = Groups(locate, items)
         for name in waiting:
