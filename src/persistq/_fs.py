@@ -687,11 +687,11 @@ _LOCAL = frozenset(
         "zfs",
     ]
 )
-_carries_locks: dict[int, bool] = {}
+_lock_domains: dict[int, str] = {}
 
 
 def carries_locks(path: str, device: int) -> bool:
-    """Tell whether a lock on a file binds all who use the file, on whichever host or mount.
+    """Tell whether a lock on a file binds all who use the file in the same way, on any host.
 
     Args:
         path (str): Path of a file.
@@ -701,16 +701,32 @@ def carries_locks(path: str, device: int) -> bool:
         bool: True of local file systems, and of NFS that is not told to keep locks to itself
         (nfs(5), local_lock); False of others, such as FUSE and SMB.
     """
+    return bool(lock_domain(path, device))
+
+
+def lock_domain(path: str, device: int) -> str:
+    """Say among whom a lock on a file is known.
+
+    Args:
+        path (str): Path of a file.
+        device (int): The number of the device that it is on (`st_dev`).
+
+    Returns:
+        str: `local` of local file systems, `nfs` of NFS that is not told to keep locks to itself:
+        all of one word see one another's locks (a flock of NFS is no flock on the server, nfs(5)).
+        Empty of others, such as FUSE and SMB, whose locks this kernel alone may know.
+    """
     if sys.platform != "linux":
-        return True  # nothing tells, and a local disk is the rule
-    known = _carries_locks.get(device)
+        return "local"  # nothing tells, and a local disk is the rule
+    known = _lock_domains.get(device)
     if known is None:
         kind, options = _mount_of(path)
-        known = kind in _LOCAL
+        known = "local" if kind in _LOCAL else ""
         if kind in ("nfs", "nfs4"):
             local = re.search(r"local_lock=(\w+)", options)
-            known = "nolock" not in options.split(",") and (local is None or local[1] == "none")
-        _carries_locks[device] = known
+            if "nolock" not in options.split(",") and (local is None or local[1] == "none"):
+                known = "nfs"
+        _lock_domains[device] = known
     return known
 
 
