@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 _process_lock = threading.Lock()
 
 
+# Raised by each fork: quicker to ask than the process's id is.
+generation = [0]
+
+
 def _renew_lock() -> None:
     # A thread of the parent may have held it during the fork; nobody would release it here.
     global _process_lock
     _process_lock = threading.Lock()
+    generation[0] += 1
 
 
 if hasattr(os, "register_at_fork"):
@@ -106,7 +111,7 @@ class _FolderQueue:
 
     def _start_here(self) -> None:
         """Set up what belongs to one process: at creation, after a fork, after unpickling."""
-        self._pid = os.getpid()
+        self._generation = generation[0]
         self._lock = threading.RLock()
         self._member = self._find_member()
         self._prefix = self._member.prefix
@@ -125,9 +130,9 @@ class _FolderQueue:
 
     def _own(self) -> None:
         """Make sure that what belongs to one process belongs to this one."""
-        if self._pid != os.getpid():
+        if self._generation != generation[0]:
             with _process_lock:
-                if self._pid != os.getpid():
+                if self._generation != generation[0]:
                     self._start_here()
 
     def _functions(self) -> dict[str, Callable[..., Any]]:

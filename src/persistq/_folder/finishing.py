@@ -59,7 +59,15 @@ class Finishing(_FolderQueue):
             OSError: The file system refuses; the file stays claimed then.
         """
         if type(obj) is str and (obj is self._latest or self._is_wip(obj)):
-            self._finish(obj)
+            if self.task_done_directory is None and not self._noted:
+                # As below; most come this way.
+                try:
+                    os.unlink(obj)
+                except FileNotFoundError:
+                    pass
+                self._member.claimed.discard(obj)
+            else:
+                self._finish(obj)
             return
         self._for_all(self._resolve(obj), self._finish)
 

@@ -145,7 +145,7 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
         if self._to_hand_out:
             return self._hand_out_group()
         self._undo(self._to_undo)
-        for name in room.due() if room else ():
+        for name in room.due() if room.waiting else ():
             groups.add(name)
         on_their_way = self._on_their_way() if watch.intents else frozenset()
         set_aside: list[str] = []
@@ -195,7 +195,7 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
             self._pause_s = _HELD_PAUSE_S
             for name in set_aside:
                 groups.add(name)
-        if room:
+        if room.waiting:
             self._pause_s = min(room.seconds_left(), self._pause_s or 3600.0)
         self._noted = watch.noted
         return sorted(path for path, _ in claimed) or None

@@ -112,11 +112,11 @@ class Claimer:
     def remember(self, path: str) -> None:
         """Note that a file is about to be claimed."""
         self.claimed.add(path)
-        if len(self.claimed) > self._remembered:
-            self._forget_the_finished()
 
     def _forget_the_finished(self) -> None:
-        self.claimed = {path for path in [*self.claimed] if os.path.lexists(path)}
+        # In place, for a claim that is under way in another thread has the set in hand.
+        gone = [path for path in [*self.claimed] if not os.path.lexists(path)]
+        self.claimed.difference_update(gone)
         self._remembered = max(_REMEMBERED, 2 * len(self.claimed))
 
     def end(self) -> None:
@@ -146,6 +146,8 @@ class Claimer:
 
     def renew(self) -> None:
         """Make the lease anew, if it has been taken from the folder while this process lives."""
+        if len(self.claimed) > self._remembered:
+            self._forget_the_finished()  # by other processes
         with self.lock:
             if self.lease is not None and not os.path.lexists(self.path):
                 self.lease.abandon()

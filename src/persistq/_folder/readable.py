@@ -12,7 +12,7 @@ from queue import Empty
 
 from persistq import _fs
 from persistq._folder import names, recovery
-from persistq._folder.base import same_name
+from persistq._folder.base import generation, same_name
 from persistq._folder.control import Producers
 from persistq._folder.finishing import Finishing
 from persistq._folder.ordered import Ordered, sorting_key
@@ -95,6 +95,7 @@ class ReadableFolderQueue(Finishing):
     def _start_here(self) -> None:
         super()._start_here()
         self._extension_length = len(self._extension)
+        self._one_case = not self.ignore_case
         self._producers = Producers(self.path)
         # Seconds until what is withheld may be had; None while nothing is.
         self._pause_s: float | None = None
@@ -140,7 +141,7 @@ class ReadableFolderQueue(Finishing):
         deadline_s = None if timeout is None else time.monotonic() + timeout / 1000
         taking: list[str] = []
         while True:
-            if self._pid != os.getpid():
+            if self._generation != generation[0]:
                 self._own()
             watch = self._watch
             try:
@@ -247,7 +248,7 @@ class ReadableFolderQueue(Finishing):
 
     def _waits_for_something(self) -> bool:
         """Whether files wait that this consumer may not have yet."""
-        return bool(self._waiting_room) or self._held
+        return bool(self._waiting_room.waiting) or self._held
 
     def _claim_next(self) -> str | list[str] | None:
         """Claim the first file that can be had; None when there is none."""
@@ -256,7 +257,7 @@ class ReadableFolderQueue(Finishing):
         self._pause_s = None
         if self._to_hand_out and (path := self._hand_out()) is not None:
             return path
-        if room:
+        if room.waiting:
             for name in room.due():
                 index.add(name)
         noted = watch.noted
@@ -290,7 +291,7 @@ class ReadableFolderQueue(Finishing):
             self._pause_s = _HELD_PAUSE_S
             for name in held:
                 index.add(name)
-        if room:
+        if room.waiting:
             self._pause_s = min(room.seconds_left(), self._pause_s or 3600.0)
         self._noted = noted
         return path
@@ -331,20 +332,20 @@ class ReadableFolderQueue(Finishing):
             FileExistsError: This process holds a claimed file of that name.
         """
         folder_prefix, member = self._folder_prefix, self._member
-        if name.endswith(self._extension):
+        if self._one_case or name.endswith(self._extension):
             path = f"{folder_prefix}{self._prefix}{name[: -self._extension_length]}.wip"
         else:
             path = folder_prefix + names.wip_name(name, self._extension, self._prefix)
         if member.lease is None:
             member.hold()  # before anything bears this process's number
-        known = path in member.claimed
-        taking = self._taking
+        claimed, taking = member.claimed, self._taking
+        known = path in claimed
+        claimed.add(path)
         taking.append(path)
-        member.remember(path)
         try:
             if not _fs.claim(folder_prefix + name, path):
                 taking.pop()
-                member.claimed.discard(path)
+                claimed.discard(path)
                 return None
         except FileExistsError:
             if known or not self._hands_out_found:
@@ -356,12 +357,16 @@ class ReadableFolderQueue(Finishing):
             return path
         except OSError:
             taking.pop()
-            member.claimed.discard(path)
+            claimed.discard(path)
             raise
         if self._watch.careful and not is_still_a_file(path, folder_prefix + name):
             taking.pop()
-            member.claimed.discard(path)
+            claimed.discard(path)
             return None
+        if member.lease is None or path not in claimed:
+            # Another queue of this process has disposed this moment, and seen nothing claimed.
+            claimed.add(path)
+            member.hold()
         self._latest = path
         return path
 

@@ -26,6 +26,7 @@ class WaitingRoom:
 
     Attributes:
         asks (bool): Whether every file must be asked about, and not only those with a note.
+        waiting (list[tuple[float, str]]): Who is in it, by when to look again: a heap.
     """
 
     def __init__(self, folder: str, min_age_s: float, stage: Callable[[str], str]) -> None:
@@ -33,27 +34,24 @@ class WaitingRoom:
         self._folder = folder
         self._min_age_s = min_age_s
         self._stage = stage
-        self._due: list[tuple[float, str]] = []  # a heap
+        self.waiting: list[tuple[float, str]] = []
         self._names: set[str] = set()
         # How a file was when it was looked at last, and since when it has stood still, in seconds
         # of the monotonic clock; None where it is gone.
         self._seen: dict[str, tuple[tuple[int, int, int], float]] = {}
 
-    def __len__(self) -> int:
-        return len(self._due)
-
     def due(self) -> list[str]:
         """Give the names that are to be looked at again; they leave the room."""
         now_s = time.monotonic()
         found = []
-        while self._due and self._due[0][0] <= now_s:
-            found.append(heappop(self._due)[1])
+        while self.waiting and self.waiting[0][0] <= now_s:
+            found.append(heappop(self.waiting)[1])
         self._names.difference_update(found)
         return [name for name in found if os.path.lexists(os.path.join(self._folder, name))]
 
     def seconds_left(self) -> float:
         """Tell in how many seconds the first of them is to be looked at again."""
-        return max(self._due[0][0] - time.monotonic(), 0.0) if self._due else 3600.0
+        return max(self.waiting[0][0] - time.monotonic(), 0.0) if self.waiting else 3600.0
 
     def withhold(self, name: str, noted: set[str]) -> bool:
         """Tell whether a file must wait; if so, it is in the room from here on.
@@ -76,7 +74,7 @@ class WaitingRoom:
             return False
         if name not in self._names:
             self._names.add(name)
-            heappush(self._due, (time.monotonic() + left_s, name))
+            heappush(self.waiting, (time.monotonic() + left_s, name))
         return True
 
     def _too_young_for_s(self, name: str, path: str) -> float:

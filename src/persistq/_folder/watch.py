@@ -356,8 +356,7 @@ class Watch:
         self._drain()
         settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
         listing = Listing(self.folder, self._extension, self._ignore_case)
-        if os.path.basename(self._member.path) not in listing.leases:
-            self._member.renew()
+        self._member.renew()
         # Once is enough: a stranger that is gone may still be the subject of a report.
         self._strangers = self._strangers or listing.others > 0
         self._dangling = listing.dangling

@@ -9,7 +9,7 @@ import stat
 
 from persistq import _fs, _processes
 from persistq._folder import control, identity, names, recovery
-from persistq._folder.base import _FolderQueue
+from persistq._folder.base import _FolderQueue, generation
 from persistq._folder.publish import publish
 
 TYPE_CHECKING = False
@@ -118,7 +118,7 @@ class WritableFolderQueue(_FolderQueue):
             OSError: The file system refuses, for instance because the disk is full; then nothing
                 has changed.
         """
-        if self._pid != os.getpid():
+        if self._generation != generation[0]:
             self._own()
         if self._closed:
             raise ValueError(
