@@ -33,7 +33,7 @@ def folder_options(options: argparse.Namespace) -> dict[str, Any]:
     from persistq._folder.names import dotted
 
     given: dict[str, Any] = {
-        "extension": dotted(options.extension),
+        "extension": None if options.extension is None else dotted(options.extension),
         "done_folder": options.done_dir,
     }
     if options.items is None and options.group is None:
@@ -214,12 +214,22 @@ def _remarks(folder: _survey.FolderSurvey) -> list[str]:
     if folder.producers.dead:
         lines.append(
             f"{path}: {show.count_of(folder.producers.dead, 'producer')} died without closing; "
-            "consumers wait for more."
+            "consumers stop once no file waits."
         )
     if any(hand.state == _survey.DEAD for hand in folder.in_progress):
         lines.append(f"{path}: 'persistq reclaim' puts back what dead processes had taken.")
     for group, missing in sorted(folder.incomplete.items()):
         lines.append(f"{path}: group {show.safe(group)} waits for {show.safe(', '.join(missing))}.")
+    for name, reason in folder.odd.items():
+        lines.append(f"{path}: {show.safe(name)} is passed over: {show.safe(reason)}.")
+    if folder.set_aside:
+        lines.append(f"{path}: {show.count_of(folder.set_aside, 'file')} could not be done.")
+    if folder.is_queue and folder.others and not folder.outstanding:
+        lines.append(
+            f"{path}: nothing waits that ends with {show.safe(folder.extension)}, but "
+            f"{show.count_of(folder.others, 'file')} of other kinds; --extension says how messages "
+            "end."
+        )
     if not folder.is_queue and folder.others:
         lines.append(
             f"{path}: neither journals nor messages, but {show.count_of(folder.others, 'file')} "

@@ -55,9 +55,10 @@ exit status:
 """
 
 _SHELL = """\
-The producer or consumer is the process that calls: the shell that runs your script. Its id is
-in the names of claimed files, so that 'persistq reclaim' can tell when it died. Where something
-stands between your script and this command (a pipe's loop, xargs, a subshell), say --pid $$.
+The producer or consumer is the process that calls: the shell that runs your script, also where
+a pipe, $(...), parentheses, xargs or timeout stand between. Its id is in the names of claimed
+files, and 'persistq reclaim' can tell when it died. Where something else stands between, say
+--pid $$.
 """
 
 
@@ -113,9 +114,8 @@ def _extension(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-e",
         "--extension",
-        default=".tsv",
         metavar="EXT",
-        help="how the names of messages end (default: .tsv)",
+        help="how the names of messages end (default: as those who use the folder say, or .tsv)",
     )
 
 
@@ -250,8 +250,8 @@ def _repair_commands(commands: _Commands) -> None:
     reclaim = commands.add(
         "reclaim",
         _late("repair", "reclaim"),
-        "Put back the files that dead processes of this host had claimed, so that others\n"
-        "get them. What living processes and other hosts work on is left to them.",
+        "Put back the files that dead processes had claimed, of whichever host or container,\n"
+        "so that others get them. What living processes work on is left to them.",
         "persistq reclaim orders/",
     )
     reset = commands.add(
@@ -268,6 +268,18 @@ def _repair_commands(commands: _Commands) -> None:
         "Delete everything in the folder of a queue: messages, claimed files, control files,\n"
         "and whatever else is there. Asks first.",
         "persistq purge orders/",
+    )
+    reclaim.add_argument(
+        "--max-attempts",
+        type=int,
+        default=5,
+        metavar="N",
+        help="set a file aside with which so many processes have died (default: 5; 0: never)",
+    )
+    purge.add_argument(
+        "--everything",
+        action="store_true",
+        help="delete what is none of the queue's, too, and of a folder that was no queue's",
     )
     for command in (reclaim, reset, purge):
         command.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
@@ -308,6 +320,12 @@ def _shell_commands(commands: _Commands) -> None:
     put.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
     put.add_argument("files", nargs="+", metavar="FILE", help="a file to put")
     put.add_argument("--copy", action="store_true", help="leave FILE in its place")
+    put.add_argument(
+        "--no-announcement",
+        action="store_true",
+        help="be no producer that consumers wait for: for jobs that come and go, and consumers "
+        "that wait for ever",
+    )
     get = commands.add(
         "get",
         _late("take_part", "get"),
@@ -333,12 +351,29 @@ def _shell_commands(commands: _Commands) -> None:
         "over another file.",
         'persistq done "$f"\npersistq done --move-to loaded/ "$f"',
     )
+    get.add_argument(
+        "--min-age",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="take only files that have stood still for so long: uploads may be half way",
+    )
+    get.add_argument(
+        "--forever", action="store_true", help="wait for more when all producers are done, too"
+    )
     done.add_argument("--move-to", metavar="DIR", help="where to move them; made if missing")
     release = commands.add(
         "release",
         _late("take_part", "release"),
         "Put claimed files back on the queue, under their own names.",
         'persistq release "$f"',
+    )
+    release.add_argument(
+        "--delay",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="let nobody have them before so much time is over (default: 0)",
     )
     for command in (done, release):
         command.add_argument(
@@ -350,6 +385,11 @@ def _shell_commands(commands: _Commands) -> None:
         "Say that this producer puts no more: when all have, and no file waits, consumers\n"
         "stop.\n\n" + _SHELL,
         "persistq close orders/",
+    )
+    close.add_argument(
+        "--dead",
+        action="store_true",
+        help="close for the producers that died, too: this one has put what they had not",
     )
     fail = commands.add(
         "fail",

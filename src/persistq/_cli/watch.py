@@ -124,7 +124,10 @@ class FolderView:
 
     def look(self) -> bool:
         """Look again; return whether the work is done, or a producer failed."""
-        survey = _survey.FolderSurvey(self.name, **self._options)
+        given = self._options
+        if given.get("extension") is None:
+            given = {**given, "extension": _survey.extension_of(self.name, None)}
+        survey = _survey.FolderSurvey(self.name, **given)
         left = survey.outstanding
         if survey.done is not None:
             self.done = survey.done

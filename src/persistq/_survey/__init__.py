@@ -14,7 +14,12 @@ from persistq._survey.find import (
     runs,
     survey,
 )
-from persistq._survey.folder import FolderSurvey
+from persistq._survey.folder import (
+    FolderSurvey,
+    extension_of,
+    extension_of_claim,
+    extensions_in,
+)
 from persistq._survey.hand import ALIVE, DEAD, ELSEWHERE, InHand
 from persistq._survey.journals import JournalSurvey
 
@@ -31,6 +36,9 @@ __all__ = [
     "JournalSurvey",
     "Survey",
     "current_runs",
+    "extension_of",
+    "extension_of_claim",
+    "extensions_in",
     "homes",
     "journal_prefixes",
     "journals",

@@ -8,7 +8,7 @@ import re
 
 from persistq._journal.names import prefix_of, prefix_of_whole
 from persistq._journal.run_state import RunState
-from persistq._survey.folder import FolderSurvey
+from persistq._survey.folder import FolderSurvey, extensions_in
 from persistq._survey.journals import JournalSurvey
 
 TYPE_CHECKING = False
@@ -69,13 +69,20 @@ def homes(path: str) -> list[str]:
     """
     found = [path] if runs(path) else []
     with os.scandir(path) as entries:
-        inside = sorted(entry.path for entry in entries if entry.is_dir() and entry.name[:1] != ".")
+        inside = sorted(entry.path for entry in entries if _is_folder(entry))
     for folder in inside:
         # One that cannot be looked into (lost+found) is no queue's.
         with contextlib.suppress(PermissionError, FileNotFoundError):
             if not _RUN.fullmatch(os.path.basename(folder)) and runs(folder):
                 found.append(folder)
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.name[:1] != "." and entry.is_dir()
+    except OSError:
+        return False  # a link in a circle, or into a folder that this user may not enter
 
 
 def current_runs(home: str) -> list[tuple[str, str]]:
@@ -153,11 +160,14 @@ def survey(path: str, **folder_options: Any) -> list[Survey]:
         if key not in latest or not journal.is_finished or journal.alive or journal.failed:
             found.append(journal)
         latest.add(key)
-    has_runs = bool(homes(path))
-    queue = FolderSurvey(path, holds_journals=bool(found), **folder_options)
-    if found:
-        if queue.in_progress or any(vars(queue.producers).values()) or queue.failed:
+    has_runs, has_journals = bool(homes(path)), bool(found)
+    named = folder_options.pop("extension", None)
+    extensions = [named] if named is not None else extensions_in(path) or [".tsv"]
+    for extension in extensions:
+        queue = FolderSurvey(path, extension, holds_journals=has_journals, **folder_options)
+        if has_journals:
+            if queue.in_progress or any(vars(queue.producers).values()) or queue.failed:
+                found.append(queue)
+        elif not has_runs or queue.is_queue:
             found.append(queue)
-    elif not has_runs or queue.is_queue:
-        found.append(queue)
     return found
