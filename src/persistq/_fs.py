@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 import sys
 import threading
 import weakref
@@ -38,7 +39,12 @@ else:
         Raises:
             OSError: The folder cannot be opened, or the disk reports an error.
         """
-        fd = os.open(folder, os.O_RDONLY)
+        try:
+            fd = os.open(folder, os.O_RDONLY)
+        except PermissionError:
+            # A drop box, which one may write and not read: no descriptor, so all is flushed.
+            os.sync()
+            return
         try:
             os.fsync(fd)
         finally:
@@ -111,6 +117,34 @@ def occupy_standard_streams() -> None:
                 os.set_inheritable(opened, True)  # as standard streams are
 
 
+def sync_path(path: str) -> None:
+    """Flush a file's content to stable storage, also one that may not be written or not be read.
+
+    Args:
+        path (str): Path of a regular file.
+
+    Raises:
+        OSError: There is none, or the disk reports an error.
+    """
+    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+    if os.name == "nt":
+        flags |= os.O_RDWR  # what Windows flushes must be open for writing
+    try:
+        fd = os.open(path, os.O_RDONLY | flags)
+    except PermissionError:
+        try:
+            fd = os.open(path, os.O_WRONLY | flags)
+        except PermissionError:
+            if not hasattr(os, "sync"):
+                raise
+            os.sync()
+            return
+    try:
+        sync_file(fd)
+    finally:
+        os.close(fd)
+
+
 @contextlib.contextmanager
 def folder_lock(folder: str) -> Iterator[None]:
     """Keep other processes of this machine out of the same block for the same folder.
@@ -146,6 +180,48 @@ def folder_lock(folder: str) -> Iterator[None]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def file_lock(path: str) -> Iterator[bool]:
+    """Keep others who use this out of the same block for the same file, while it has this name.
+
+    Args:
+        path (str): Path of a file. One that may not be opened, or where there are no locks, is
+            not locked: the block runs all the same.
+
+    Yields:
+        bool: Whether the path still led to the file once the lock was had.
+    """
+    try:
+        import fcntl
+
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        raise
+    except (ImportError, OSError):
+        yield True
+        return
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            still_there = os.path.samestat(os.stat(path), os.fstat(fd))
+        except FileNotFoundError:
+            still_there = False
+        yield still_there
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
 def make_folders(folder: str) -> None:
     """Make a folder, and its parents where they are missing, and flush their entries.
 
@@ -168,35 +244,70 @@ def make_folders(folder: str) -> None:
     sync_folder(parent)
 
 
-_forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
+# Not a WeakSet: one that is iterated while another thread adds to it, or drops an object, fails.
+_forkables: dict[int, weakref.ref[Forkable]] = {}
+# Reentrant, for a weak reference may die while this thread holds it.
+_forkables_lock = threading.RLock()
 
 
 def watch_forks(obj: Forkable) -> None:
     """Call the object's `_after_fork()` in every child that this process forks while it lives.
 
-    Where the system has no fork there is nothing to watch.
+    Where the system has no fork there is nothing to watch. Safe from several threads.
 
     Args:
         obj (Forkable): Any object that can be referenced weakly.
     """
-    _forkables.add(obj)
+    key = id(obj)
+
+    def forget(reference: weakref.ref[Forkable]) -> None:
+        # Its id may be another object's by now.
+        with _forkables_lock:
+            if _forkables.get(key) is reference:
+                del _forkables[key]
+
+    with _forkables_lock:
+        _forkables[key] = weakref.ref(obj, forget)
+
+
+def _before_fork() -> None:
+    # No thread is half way through a change when the child gets its copy.
+    _forkables_lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _forkables_lock.release()
 
 
 def _after_fork_in_child() -> None:
-    for obj in list(_forkables):
-        obj._after_fork()
+    global _forkables_lock
+    _forkables_lock = threading.RLock()
+    for reference in [*_forkables.values()]:
+        obj = reference()
+        if obj is not None:
+            obj._after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
-# What a kernel or file system says that has no rename (or link) of the kind asked for.
+# What a kernel or file system says that has no rename of the kind asked for. EPERM is not among
+# these: it is a refusal (a sticky folder, a file that may not be changed).
 _UNSUPPORTED = frozenset(
     getattr(errno, name)
-    for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EPERM", "EMLINK")
+    for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")
     if hasattr(errno, name)
 )
+# What one says that has no links; FAT says EPERM (link(2)).
+_NO_LINKS = _UNSUPPORTED | {errno.EPERM, errno.EMLINK}
+NO_KERNEL_RENAME = "PERSISTQ_NO_KERNEL_RENAME"
+"""An environment variable; set, it has this and all child processes do without the kernel's rename
+that refuses to overwrite, as on a file system that has none. For tests, and to compare."""
 _rename_lock = threading.Lock()
 
 
@@ -215,9 +326,21 @@ def _no_kernel_rename(source: str, target: str) -> int:
 
 
 def _find_kernel_rename(source: str, target: str) -> int:
-    """Find the system call that renames and refuses to overwrite; from then on use it."""
+    """Find the system call that renames and refuses to overwrite; from then on use it.
+
+    Other threads wait until it is found: one that took the way of systems without it, while
+    others take this one, would be no safer than no lock at all.
+    """
     global _kernel_rename
-    _kernel_rename = _no_kernel_rename
+    with _rename_lock:
+        if _kernel_rename is _find_kernel_rename:
+            _kernel_rename = _look_for_kernel_rename()
+    return _kernel_rename(source, target)
+
+
+def _look_for_kernel_rename() -> Callable[[str, str], int]:
+    if os.environ.get(NO_KERNEL_RENAME):
+        return _no_kernel_rename
     try:
         import ctypes
 
@@ -227,9 +350,9 @@ def _find_kernel_rename(source: str, target: str) -> int:
         elif sys.platform == "darwin":
             rename, here, flag = libc.renameatx_np, -2, 4  # AT_FDCWD, RENAME_EXCL
         else:
-            return errno.ENOSYS
+            return _no_kernel_rename
     except (ImportError, OSError, AttributeError, TypeError):
-        return errno.ENOSYS
+        return _no_kernel_rename
     get_errno = ctypes.get_errno
     encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
@@ -241,8 +364,7 @@ def _find_kernel_rename(source: str, target: str) -> int:
         first, second = source.encode(encoding, errors), target.encode(encoding, errors)
         return get_errno() if rename(here, first, here, second, flag) else 0
 
-    _kernel_rename = kernel_rename
-    return kernel_rename(source, target)
+    return kernel_rename
 
 
 # Renames without overwriting in one step; gives errno, and ENOSYS where there is no such step.
@@ -251,7 +373,7 @@ _kernel_rename: Callable[[str, str], int] = _find_kernel_rename
 
 
 def rename_new(source: str, target: str) -> None:
-    """Rename a file, never over another one.
+    """Rename a file that no other process wants, never over another one.
 
     One step of the kernel where it has one (Linux, macOS, Windows). Elsewhere (NFS) the new name
     is linked, then the old one removed: killed in between, the file has both names. A file
@@ -265,29 +387,105 @@ def rename_new(source: str, target: str) -> None:
     Raises:
         FileExistsError: The target exists, or came into being meanwhile; nothing has changed.
         FileNotFoundError: There is no source, or no folder for the target.
-        OSError: Whatever else the file system refuses, such as EXDEV.
+        OSError: Whatever else the file system refuses, such as EXDEV; nothing has changed.
+    """
+    if not rename_in_one_step(source, target):
+        rename_by_link(source, target)
+
+
+def rename_in_one_step(source: str, target: str) -> bool:
+    """Rename a file in a step that is exclusive on both names.
+
+    Args:
+        source (str): Path of the file, which others may want to rename, too.
+        target (str): Its new path.
+
+    Returns:
+        bool: False, with nothing done, where kernel or file system have no such step.
+
+    Raises:
+        OSError: As of `rename_new`.
     """
     if os.name == "nt":
         os.rename(source, target)
-        return
+        return True
     if "\0" in source or "\0" in target:
         raise ValueError(f"a path holds a null character: {source!r} or {target!r}")
     code = _kernel_rename(source, target)
-    if code == 0:
-        return
-    if code not in _UNSUPPORTED:
+    if code in _UNSUPPORTED:
+        return False
+    if code:
         raise OSError(code, os.strerror(code), source, None, target)
+    return True
+
+
+def rename_by_link(source: str, target: str) -> None:
+    """Rename a file that no other process wants where there is no single step for it.
+
+    Args:
+        source (str): Path of the file.
+        target (str): Its new path.
+
+    Raises:
+        OSError: As of `rename_new`.
+    """
+    before = os.lstat(source)
+    refuse_removal(source, before)
     try:
         if os.link in os.supports_follow_symlinks:
             os.link(source, target, follow_symlinks=False)
         else:
             os.link(source, target)
+    except FileExistsError:
+        # A request that is repeated since its answer was lost finds its own work (NFS).
+        if not is_same_file(source, target):
+            raise
+    except FileNotFoundError:
+        # FUSE looks the new name up once it is linked, and somebody was quicker to take it.
+        if not (is_same_file(source, before) and os.path.isdir(os.path.dirname(target) or ".")):
+            raise
     except OSError as error:
-        if error.errno not in _UNSUPPORTED:
+        if error.errno not in _NO_LINKS:
             raise
         _rename_under_lock(source, target)
-    else:
+        return
+    try:
         os.unlink(source)
+    except FileNotFoundError:
+        pass  # whoever took the file has seen to its other name
+
+
+def refuse_removal(path: str, status: os.stat_result) -> None:
+    """Refuse what could be linked elsewhere and then not be removed here.
+
+    Raises:
+        PermissionError: This user may not remove the file from its folder.
+    """
+    folder = os.path.dirname(path) or "."
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    there = os.stat(folder)
+    user = os.geteuid() if hasattr(os, "geteuid") else 0
+    if there.st_mode & stat.S_ISVTX and user not in (0, status.st_uid, there.st_uid):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+
+
+def is_same_file(path: str, other: str | os.stat_result) -> bool:
+    """Tell whether two names lead to one file; no link is followed.
+
+    Args:
+        path (str): A path.
+        other (str | os.stat_result): Another one, or what was seen of it.
+
+    Returns:
+        bool: False also where there is no such path.
+    """
+    try:
+        status = os.lstat(other) if isinstance(other, str) else other
+        return os.path.samestat(os.lstat(path), status)
+    except (OSError, ValueError):
+        return False
 
 
 def _rename_under_lock(source: str, target: str) -> None:
@@ -329,6 +527,11 @@ def claim(source: str, target: str) -> bool:
         return False
     if code not in _UNSUPPORTED:
         raise OSError(code, os.strerror(code), source, None, target)
+    return claim_by_rename(source, target)
+
+
+def claim_by_rename(source: str, target: str) -> bool:
+    """Claim where no rename refuses to overwrite; as `claim`."""
     # Nobody outside this process makes the target, so a look under a lock is as good as one step.
     with _rename_lock:
         if os.path.lexists(target):
@@ -341,6 +544,13 @@ def claim(source: str, target: str) -> bool:
             # source gone, because the first one worked (rename(2), BUGS).
             return os.path.lexists(target)
     return True
+
+
+def has_kernel_rename() -> bool:
+    """Tell whether this system has a rename that refuses to overwrite, on some file systems."""
+    if _kernel_rename is _find_kernel_rename:
+        _find_kernel_rename("", "")
+    return os.name == "nt" or _kernel_rename is not _no_kernel_rename
 
 
 def stage_copy(source: str, staged: str, *, sync: bool, keep_times: bool) -> None:
@@ -366,6 +576,7 @@ def stage_copy(source: str, staged: str, *, sync: bool, keep_times: bool) -> Non
         try:
             try:
                 _copy_content(reading, writing)
+                _keep_owner_and_mode(writing, status)
                 if keep_times:
                     if os.utime in os.supports_fd:
                         os.utime(writing, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -380,6 +591,25 @@ def stage_copy(source: str, staged: str, *, sync: bool, keep_times: bool) -> Non
             raise
     finally:
         os.close(reading)
+
+
+def _keep_owner_and_mode(fd: int, status: os.stat_result) -> None:
+    """Give a new file the mode of another one, whatever the umask, and its owner where allowed."""
+    mode = status.st_mode & 0o777
+    if hasattr(os, "fchown"):
+        own = os.fstat(fd)
+        if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+            for owner, group in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
+                try:
+                    os.fchown(fd, owner, group)
+                    break
+                except OSError:
+                    pass  # only root may give files away
+    if hasattr(os, "fchmod"):
+        try:
+            os.fchmod(fd, mode)
+        except OSError:
+            pass  # a file system without modes
 
 
 def _copy_content(reading: int, writing: int) -> None:
@@ -475,11 +705,11 @@ _LOCAL = frozenset(
         "zfs",
     ]
 )
-_carries_locks: dict[int, bool] = {}
+_lock_domains: dict[int, str] = {}
 
 
 def carries_locks(path: str, device: int) -> bool:
-    """Tell whether a lock on a file binds all who use the file, on whichever host or mount.
+    """Tell whether a lock on a file binds all who use the file in the same way, on any host.
 
     Args:
         path (str): Path of a file.
@@ -489,16 +719,32 @@ def carries_locks(path: str, device: int) -> bool:
         bool: True of local file systems, and of NFS that is not told to keep locks to itself
         (nfs(5), local_lock); False of others, such as FUSE and SMB.
     """
+    return bool(lock_domain(path, device))
+
+
+def lock_domain(path: str, device: int) -> str:
+    """Say among whom a lock on a file is known.
+
+    Args:
+        path (str): Path of a file.
+        device (int): The number of the device that it is on (`st_dev`).
+
+    Returns:
+        str: `local` of local file systems, `nfs` of NFS that is not told to keep locks to itself:
+        all of one word see one another's locks (a flock of NFS is no flock on the server, nfs(5)).
+        Empty of others, such as FUSE and SMB, whose locks this kernel alone may know.
+    """
     if sys.platform != "linux":
-        return True  # nothing tells, and a local disk is the rule
-    known = _carries_locks.get(device)
+        return "local"  # nothing tells, and a local disk is the rule
+    known = _lock_domains.get(device)
     if known is None:
         kind, options = _mount_of(path)
-        known = kind in _LOCAL
+        known = "local" if kind in _LOCAL else ""
         if kind in ("nfs", "nfs4"):
             local = re.search(r"local_lock=(\w+)", options)
-            known = "nolock" not in options.split(",") and (local is None or local[1] == "none")
-        _carries_locks[device] = known
+            if "nolock" not in options.split(",") and (local is None or local[1] == "none"):
+                known = "nfs"
+        _lock_domains[device] = known
     return known
 
 

@@ -20,6 +20,11 @@ look
   status       what waits, what is in progress and with whom, what is done
   watch        the same, live, until the work is done
   outstanding  the messages of journals that were put and not completed
+  failed       the work that was set aside, and why
+
+decide
+  retry        have work that was set aside done again
+  discard      give up work that was set aside
 
 repair
   reclaim      put back the files that dead processes had claimed
@@ -38,8 +43,9 @@ take part in a folder queue
 
 _EXITS = """\
 exit status:
-  0  fine; 'status': nothing is outstanding
-  1  'status': something is outstanding, or a producer failed or died
+  0  fine; 'status': nothing is outstanding or set aside; 'status --alert': nobody need look
+  1  'status': something is outstanding or set aside, or a producer failed or died;
+     'status --alert': a person must look
   2  an error, or wrong use; what could be done, is
   3  'get': all producers are done, and no file waits
   4  'get', 'watch': a producer failed
@@ -49,9 +55,10 @@ exit status:
 """
 
 _SHELL = """\
-The producer or consumer is the process that calls: the shell that runs your script. Its id is
-in the names of claimed files, so that 'persistq reclaim' can tell when it died. Where something
-stands between your script and this command (a pipe's loop, xargs, a subshell), say --pid $$.
+The producer or consumer is the process that calls: the shell that runs your script, also where
+a pipe, $(...), parentheses, xargs or timeout stand between. Its id is in the names of claimed
+files, and 'persistq reclaim' can tell when it died. Where something else stands between, say
+--pid $$.
 """
 
 
@@ -107,9 +114,8 @@ def _extension(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-e",
         "--extension",
-        default=".tsv",
         metavar="EXT",
-        help="how the names of messages end (default: .tsv)",
+        help="how the names of messages end (default: as those who use the folder say, or .tsv)",
     )
 
 
@@ -146,27 +152,41 @@ def _folder_look(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _journal_place(command: argparse.ArgumentParser) -> None:
+    command.add_argument("path", metavar="PATH", help="a pickup directory, or a root of them")
+    command.add_argument("--prefix", metavar="P", help="whose journals, where there are several")
+
+
 def _look_commands(commands: _Commands) -> None:
     status = commands.add(
         "status",
         _late("look", "status"),
         "Show what is true of queues right now. A PATH is a pickup directory, a root of\n"
         "pickup_dirs(), or a folder queue: it finds out which. Looking changes nothing.\n"
-        "Exits with 0 when nothing is outstanding, with 1 when something is (or a producer\n"
-        "failed or died), and with 2 on an error.",
+        "Exits with 0 when nothing is outstanding or set aside, with 1 when something is (or\n"
+        "a producer failed or died), and with 2 on an error.",
         "persistq status pickup/ orders/\n"
         "persistq status orders --items customers,orders --group '(?P<group>\\d+)_(?P<item>\\w+)'\n"
-        "persistq status --json pickup/ | jq '.[].outstanding'",
+        "persistq status --json pickup/ | jq '.[].outstanding'\n"
+        "persistq status --alert pickup/ orders/ >/dev/null || page the person on call",
     )
     _folder_look(status)
+    status.add_argument(
+        "--alert",
+        action="store_true",
+        help="exit with 0 while processes are at work on what is outstanding, and with 1 only "
+        "where a person must look: work that is set aside, or is left with nobody alive to do "
+        "it, a producer that failed or died, files claimed by a dead process",
+    )
     status.add_argument("--json", action="store_true", help="print JSON, for machines")
     watch = commands.add(
         "watch",
         _late("watch", "watch"),
         "Show the progress of queues, redrawn in place on a terminal, a plain line now and\n"
-        "then elsewhere. Ends when the work is done and nobody has a journal open, when all\n"
-        "producers of a folder queue are done and nothing is left, or with Ctrl-C. Exits\n"
-        "with 0, or with 4 when a producer failed.",
+        "then elsewhere. Ends when the work is done (or set aside) and nobody takes part in\n"
+        "the run any more, when another run has carried it on, when all producers of a folder\n"
+        "queue are done and nothing is left, or with Ctrl-C. Exits with 0, or with 4 when a\n"
+        "producer failed.",
         "persistq watch pickup/\npersistq watch --interval 60 pickup/ >> progress.log",
     )
     _folder_look(watch)
@@ -184,19 +204,54 @@ def _look_commands(commands: _Commands) -> None:
         "persistq outstanding pickup/ --prefix jobs | wc -l\n"
         "persistq outstanding -0 pickup/ | xargs -0 ls -l",
     )
-    outstanding.add_argument("path", metavar="PATH", help="a pickup directory, or a root of them")
-    outstanding.add_argument(
-        "--prefix", metavar="P", help="whose journals, where there are several"
-    )
+    _journal_place(outstanding)
     _zero(outstanding, "end messages with NUL and print text as it was put, unescaped")
+    failed = commands.add(
+        "failed",
+        _late("failed", "failed"),
+        "Print the work that was set aside and of which nobody has decided: the message, how\n"
+        "often it was begun, when it was set aside, and why.",
+        "persistq failed pickup/\npersistq failed --json pickup/ | jq -r '.[].reason'",
+    )
+    _journal_place(failed)
+    failed.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+_DECIDES = """\
+All of it, or the messages that match a PATTERN of the shell's kind (quote it). Refused while
+the run is alive, since that would not see it: its script calls {call}() then.
+"""
+
+
+def _decision_commands(commands: _Commands) -> None:
+    retry = commands.add(
+        "retry",
+        _late("failed", "retry"),
+        "Have work that was set aside done again, its attempts from 0 on: it is outstanding, so\n"
+        "the next run does it.\n\n" + _DECIDES.format(call="requeue_failed_work"),
+        "persistq retry pickup/\npersistq retry pickup/ 'orders_*.csv' customers.csv",
+    )
+    discard = commands.add(
+        "discard",
+        _late("failed", "discard"),
+        "Give up work that was set aside: nobody is told of it again. Asks first.\n\n"
+        + _DECIDES.format(call="discard_failed_work"),
+        "persistq discard pickup/ 'test_*'",
+    )
+    for command in (retry, discard):
+        _journal_place(command)
+        command.add_argument(
+            "patterns", nargs="*", metavar="PATTERN", help="which messages (default: all)"
+        )
+    _yes(discard)
 
 
 def _repair_commands(commands: _Commands) -> None:
     reclaim = commands.add(
         "reclaim",
         _late("repair", "reclaim"),
-        "Put back the files that dead processes of this host had claimed, so that others\n"
-        "get them. What living processes and other hosts work on is left to them.",
+        "Put back the files that dead processes had claimed, of whichever host or container,\n"
+        "so that others get them. What living processes work on is left to them.",
         "persistq reclaim orders/",
     )
     reset = commands.add(
@@ -214,18 +269,34 @@ def _repair_commands(commands: _Commands) -> None:
         "and whatever else is there. Asks first.",
         "persistq purge orders/",
     )
+    reclaim.add_argument(
+        "--max-attempts",
+        type=int,
+        default=5,
+        metavar="N",
+        help="set a file aside with which so many processes have died (default: 5; 0: never)",
+    )
+    purge.add_argument(
+        "--everything",
+        action="store_true",
+        help="delete what is none of the queue's, too, and of a folder that was no queue's",
+    )
     for command in (reclaim, reset, purge):
         command.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
         _extension(command)
     retire = commands.add(
         "retire",
-        _late("repair", "retire"),
+        _late("retire", "retire"),
         "Delete run folders of pickup_dirs() whose work later runs have carried on, or that\n"
-        "have none left. Keeps the last ones, whatever is in them, and those that a process\n"
-        "has open. Asks first.",
+        "have none left; and what earlier runs have left of themselves in a\n"
+        "directory that is used for one run after the other. Keeps the last runs, whatever is\n"
+        "in them, those in which a process takes part, and work that is nowhere else. Asks\n"
+        "first.",
         "persistq retire --dry-run pickup/\npersistq retire --keep 10 --yes pickup/",
     )
-    retire.add_argument("root", metavar="ROOT", help="the root given to pickup_dirs()")
+    retire.add_argument(
+        "root", metavar="ROOT", help="the root given to pickup_dirs(), or a pickup directory"
+    )
     retire.add_argument(
         "--keep",
         type=int,
@@ -249,6 +320,12 @@ def _shell_commands(commands: _Commands) -> None:
     put.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
     put.add_argument("files", nargs="+", metavar="FILE", help="a file to put")
     put.add_argument("--copy", action="store_true", help="leave FILE in its place")
+    put.add_argument(
+        "--no-announcement",
+        action="store_true",
+        help="be no producer that consumers wait for: for jobs that come and go, and consumers "
+        "that wait for ever",
+    )
     get = commands.add(
         "get",
         _late("take_part", "get"),
@@ -274,12 +351,29 @@ def _shell_commands(commands: _Commands) -> None:
         "over another file.",
         'persistq done "$f"\npersistq done --move-to loaded/ "$f"',
     )
+    get.add_argument(
+        "--min-age",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="take only files that have stood still for so long: uploads may be half way",
+    )
+    get.add_argument(
+        "--forever", action="store_true", help="wait for more when all producers are done, too"
+    )
     done.add_argument("--move-to", metavar="DIR", help="where to move them; made if missing")
     release = commands.add(
         "release",
         _late("take_part", "release"),
         "Put claimed files back on the queue, under their own names.",
         'persistq release "$f"',
+    )
+    release.add_argument(
+        "--delay",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="let nobody have them before so much time is over (default: 0)",
     )
     for command in (done, release):
         command.add_argument(
@@ -291,6 +385,11 @@ def _shell_commands(commands: _Commands) -> None:
         "Say that this producer puts no more: when all have, and no file waits, consumers\n"
         "stop.\n\n" + _SHELL,
         "persistq close orders/",
+    )
+    close.add_argument(
+        "--dead",
+        action="store_true",
+        help="close for the producers that died, too: this one has put what they had not",
     )
     fail = commands.add(
         "fail",
@@ -325,6 +424,7 @@ def make() -> tuple[argparse.ArgumentParser, list[str]]:
     )
     commands = _Commands(parser)
     _look_commands(commands)
+    _decision_commands(commands)
     _repair_commands(commands)
     _shell_commands(commands)
     return parser, commands.names
