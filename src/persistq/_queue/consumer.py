@@ -85,7 +85,6 @@ class Consumer:
         self._taken_over: deque[bytes] = deque()
         self._ends_owed = 0  # DONEs that were met, and not yet handed out
         self.in_hand = InHand()
-        self._idle_since_s: float | None = None
         self._next_producers_s = 0.0
         self._has_settled = False
         # The threads that have taken messages here.
@@ -127,7 +126,6 @@ class Consumer:
                         if time.monotonic() >= membership.next_look_s:
                             membership.check()
                         self._record(hand, taken)
-                    self._idle_since_s = None
                     return taken[0]
             except Empty:
                 self._look_around()
@@ -195,7 +193,7 @@ class Consumer:
             return True
         if self._transport.has_ended():
             return True
-        return self._idle_since_s is not None and self._has_failed_producers()
+        return self.in_hand.is_anybody_taking() and self._has_failed_producers()
 
     def _is_orphan(self) -> bool:
         answer = None if self._membership is None else self._membership.is_orphan()
@@ -203,8 +201,6 @@ class Consumer:
 
     def _look_around(self) -> Sentinel | None:
         """Nothing came: see whether something will, and return FAILED where that is known."""
-        if self._idle_since_s is None:
-            self._idle_since_s = time.monotonic()
         if self._transport.crosses_processes and orphans.is_worker():
             if not self._is_orphaned and self._watch is None:
                 self._is_orphaned = self._is_orphan()

@@ -55,6 +55,10 @@ class InHand:
         """How many messages are in hand."""
         return self.others + sum(hand.last is not None for hand in self._hands)
 
+    def is_anybody_taking(self) -> bool:
+        """Tell whether a thread of this process waits for a message, or is just taking one."""
+        return any(hand.flags[0] for hand in list(self._hands))
+
     def take(self, hand: Hand, message: Any, line: bytes) -> None:
         """Note that a thread is handed a message, with its journal line."""
         before = hand.last
