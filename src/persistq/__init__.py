@@ -5,8 +5,10 @@ Rooms of the house, and the one question each answers:
 - `queuing`, `exceptions`: names, as the library that persistq replaces has them.
 - `_sentinels`: what DONE and FAILED are.
 - `_fs`: what differs between operating systems and file systems.
-- `_journal/`: `PersistentQueue`, a multiprocessing queue with journals.
+- `_journal/`: what a queue writes down.
 - `_folder/`: the queues whose messages are files in a folder.
+- `_queue/`, `_carrier/`: `PersistentQueue`, and what carries its messages.
+- `_run/`: a whole job in one call.
 - `_survey`: what is true of a queue on disk right now.
 - `_cli/`, `__main__`: how an operator or a shell script uses queues.
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from persistq._journal.failures import FailedWork
     from persistq._journal.runs import pickup_dirs
     from persistq._queue.persistent import PersistentQueue
+    from persistq._run.job import run
+    from persistq._run.summary import Summary
     from persistq._sentinels import DONE, FAILED
     from persistq.exceptions import (
         JournalError,
@@ -46,10 +50,12 @@ __all__ = [
     "PreviousRunActiveError",
     "ReadableFolderQueue",
     "ReadableGroupedFileFolderQueue",
+    "Summary",
     "UpstreamFailureError",
     "WritableFolderQueue",
     "__version__",
     "pickup_dirs",
+    "run",
 ]
 
 _ROOMS = {
@@ -62,9 +68,11 @@ _ROOMS = {
     "PreviousRunActiveError": "exceptions",
     "ReadableFolderQueue": "_folder.readable",
     "ReadableGroupedFileFolderQueue": "_folder.grouped",
+    "Summary": "_run.summary",
     "UpstreamFailureError": "exceptions",
     "WritableFolderQueue": "_folder.writable",
     "pickup_dirs": "_journal.runs",
+    "run": "_run.job",
 }
 
 

@@ -15,10 +15,12 @@ from persistq import (
     PreviousRunActiveError,
     ReadableFolderQueue,
     ReadableGroupedFileFolderQueue,
+    Summary,
     UpstreamFailureError,
     WritableFolderQueue,
     __version__,
     pickup_dirs,
+    run,
 )
 from persistq._folder.base import _FolderQueue
 
@@ -32,9 +34,11 @@ __all__ = [
     "PreviousRunActiveError",
     "ReadableFolderQueue",
     "ReadableGroupedFileFolderQueue",
+    "Summary",
     "UpstreamFailureError",
     "WritableFolderQueue",
     "_FolderQueue",
     "__version__",
     "pickup_dirs",
+    "run",
 ]

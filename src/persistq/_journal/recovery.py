@@ -58,7 +58,8 @@ class Casualties:
     Attributes:
         dead (list[Member]): The leases of those who died.
         lines (list[bytes]): What they had started, and nobody has completed: to be taken over.
-        too_often (list[tuple[bytes, int]]): What is to be set aside instead, and its deaths.
+        too_often (list[tuple[bytes, int, Member]]): What is to be set aside instead, its deaths,
+            and the last of the dead that had it in hand.
         counted (list[bytes]): Lines for an attempts file.
     """
 
@@ -67,19 +68,19 @@ class Casualties:
         # Listed anew: one that was alive at the first look may have made a file before it died.
         self._state = RunState(state.directory, state.names.prefix) if self.dead else state
         self.lines: list[bytes] = []
-        self.too_often: list[tuple[bytes, int]] = []
+        self.too_often: list[tuple[bytes, int, Member]] = []
         self.counted: list[bytes] = []
         if not self.dead:
             return
-        started: list[bytes] = []
+        started: list[tuple[bytes, Member]] = []
         for member in self.dead:
-            started += in_hand(self._state, member.name.tag)
+            started += [(line, member) for line in in_hand(self._state, member.name.tag)]
         if started:
             self._sort_out(started, max_attempts)
 
-    def _sort_out(self, started: Sequence[bytes], max_attempts: int | None) -> None:
+    def _sort_out(self, started: Sequence[tuple[bytes, Member]], max_attempts: int | None) -> None:
         state = self._state
-        keys = set(map(line_key, started))
+        keys = {line_key(line) for line, _ in started}
         own = state.own()
         # A dispatcher may have completed what a worker took; and killed while it took over, a
         # worker leaves a message in two files. Done twice, it would be acknowledged too often.
@@ -87,7 +88,7 @@ class Casualties:
         left.subtract(scan(own.completed, keys))
         left.subtract(scan(own.failed, keys, FIELDS_BEFORE_FAILED))
         deaths = failures.deaths(state.attempts, keys)
-        for line in started:
+        for line, member in started:
             key = line_key(line)
             self.counted.append(failures.attempts_line(1, line))
             deaths[key] += 1
@@ -95,7 +96,7 @@ class Casualties:
                 continue
             left[key] -= 1
             if max_attempts is not None and deaths[key] >= max_attempts:
-                self.too_often.append((line, deaths[key]))
+                self.too_often.append((line, deaths[key], member))
             else:
                 self.lines.append(line)
 
@@ -235,6 +236,31 @@ def living_producers(state: RunState, but: str = "") -> list[Member]:
     return found
 
 
+def tell_how_it_ended(state: RunState, pid: int, how: str) -> None:
+    """Say in the lease of a process what has ended it, or is about to.
+
+    Args:
+        state (RunState): The run.
+        pid (int): The id of a process of this machine, which this one has started.
+        how (str): One line.
+    """
+    for member in state.members_of_run():
+        if member.name.pid == pid:
+            _lease.add_note(member.path, ENDED + how)
+
+
+def describe_exit(exit_status: int | None) -> str:
+    """Return what an exit status says, as `multiprocessing` gives it; empty for None."""
+    if exit_status is None:
+        return ""
+    if exit_status < 0:
+        try:
+            return f"killed by {signal.Signals(-exit_status).name}"
+        except ValueError:
+            return f"killed by signal {-exit_status}"
+    return f"exit status {exit_status}"
+
+
 def how_it_ended(member: Member, exit_status: int | None) -> str:
     """Return what has ended a process, as far as it is known.
 
@@ -248,11 +274,4 @@ def how_it_ended(member: Member, exit_status: int | None) -> str:
     for note in _lease.notes(member.path):
         if note.startswith(ENDED):
             return note[len(ENDED) :]
-    if exit_status is None:
-        return ""
-    if exit_status < 0:
-        try:
-            return f"killed by {signal.Signals(-exit_status).name}"
-        except ValueError:
-            return f"killed by signal {-exit_status}"
-    return f"exit status {exit_status}"
+    return describe_exit(exit_status)

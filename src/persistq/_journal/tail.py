@@ -77,13 +77,50 @@ class Tail:
                 with io.FileIO(path) as file:
                     yield from self._read(file, path)
 
+    def count(self, path: str) -> int:
+        """Count what was appended to a file since the last look, without taking it apart.
+
+        Args:
+            path (str): Path of a journal file. Where others are counted or read with the same
+                tail, what these hold is no part of the answer.
+
+        Returns:
+            int: How many lines there are more, less those that were withdrawn; below zero where
+            more were withdrawn.
+
+        Raises:
+            Shrunk: What was counted of this file is to be forgotten.
+            FileNotFoundError: The file is not there.
+            OSError: The file cannot be read.
+        """
+        status = os.stat(path)
+        known = self._files.get((status.st_dev, status.st_ino))
+        if known is not None and known.stamp == (status.st_size, status.st_mtime_ns):
+            return 0
+        total = 0
+        with io.FileIO(path) as file:
+            for data, gone in self._new_lines(file, path):
+                total += data.count(b"\n")
+                if WITHDRAWN in data:
+                    total -= 2 * (data.startswith(WITHDRAWN) + data.count(b"\n" + WITHDRAWN))
+                for key in gone:
+                    total += -1 if key.startswith(WITHDRAWN) else 1
+        return total
+
     def _read(self, file: io.FileIO, path: str) -> Iterator[list[bytes]]:
+        for data, gone in self._new_lines(file, path):
+            keys = Block(data[:-1], self._fields_before, path).keys if data else gone
+            if keys:
+                yield keys
+
+    def _new_lines(self, file: io.FileIO, path: str) -> Iterator[tuple[bytes, list[bytes]]]:
+        """Yield whole lines, or what withdraws lines that are gone."""
         status = os.fstat(file.fileno())
         known = self._files.setdefault((status.st_dev, status.st_ino), _Known())
         if known.end:
             gone = self._cut_back(known, file, path)
             if gone:
-                yield gone
+                yield b"", gone
         rest = b""
         while data := file.read(max(_BLOCK_BYTES, len(rest))):
             data = rest + data
@@ -91,9 +128,7 @@ class Tail:
             rest = data[end:]
             if end:
                 known.remember(data[:end])
-                keys = Block(data[: end - 1], self._fields_before, path).keys
-                if keys:
-                    yield keys
+                yield data[:end], []
         # Of before the reading: what was appended since is a change to the next call.
         known.stamp = (status.st_size, status.st_mtime_ns)
 

@@ -391,6 +391,15 @@ class Consumer:
         self._failing.failed.append(record + b"\n")
         self.tell_done([(obj, line)], self._failing.failed, [record])
 
+    def task_lost(self, obj: Any, how: str) -> bool:
+        """Count a failed attempt at a message in hand. See `PersistentQueue.task_lost`."""
+        assert self._failing is not None
+        line = self.line_to_complete(obj)
+        if self._failing.count_attempt(line, how):
+            return True
+        self.tell_done([(obj, line)], self._failing.failed, [])
+        return False
+
     def tell_done(
         self, done: list[tuple[Any, bytes]], file: JournalFile, records: list[bytes]
     ) -> None:
@@ -399,7 +408,7 @@ class Consumer:
             try:
                 self._transport.task_done()
             except ValueError:
-                if not self._has_deaths():
+                if records and not self._has_deaths():
                     file.withdraw(records[number:])
                     raise
             self.in_hand.remove(obj, line)
@@ -459,12 +468,12 @@ class Consumer:
         """Whether something is in hand, or waits to be handed out here."""
         return bool(self.in_hand.count or self._taken_over)
 
-    def dispose(self) -> bool:
+    def dispose(self, give_up: bool = False) -> bool:
         """Close the files; return False where other threads of this process are still at it."""
         here = threading.current_thread()
         if any(t is not here and t.is_alive() for t in self.threads):
             return False
-        if self.has_work and not orphans.is_alone():
+        if self.has_work and not give_up and not orphans.is_alone():
             return False  # another thread may be about to complete it
         if not self.has_work:
             self.forget_started()

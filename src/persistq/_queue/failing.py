@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from persistq._journal.codec import Codec
     from persistq._journal.failures import FailedLine, FailedWork
     from persistq._journal.members import Membership
+    from persistq._journal.run_state import Member
     from persistq._queue.transport import Transport
 
 logger = logging.getLogger("persistq")
@@ -105,7 +106,7 @@ class Failing:
         casualties = recovery.Casualties(state, self.max_attempts)
         if not casualties.dead:
             return []
-        how = recovery.how_it_ended(casualties.dead[-1], _exit_status(casualties.dead[-1].name.pid))
+        how = _how_it_ended(casualties.dead[-1])
         logger.warning(
             "queue %r: %d processes of this run have died: %s%s",
             self.prefix,
@@ -115,8 +116,8 @@ class Failing:
         )
         if casualties.counted:
             self._attempts.append(b"".join([line + b"\n" for line in casualties.counted]))
-        for line, deaths in casualties.too_often:
-            reason = failures.died_reason(deaths, how)
+        for line, deaths, member in casualties.too_often:
+            reason = failures.died_reason(deaths, _how_it_ended(member))
             logger.error("queue %r: %r is set aside: %s", self.prefix, line, reason)
             self.failed.append(failures.failed_line(line, deaths, reason) + b"\n")
             self._acknowledge()
@@ -129,6 +130,28 @@ class Failing:
             self._transport.task_done()
         except ValueError:
             pass  # its process had told the queue already
+
+    def count_attempt(self, line: bytes, how: str) -> bool:
+        """Count an attempt at a message in hand that was lost with who made it.
+
+        Args:
+            line (bytes): The message's line.
+            how (str): What has ended it.
+
+        Returns:
+            bool: Whether it is to be tried again; else its record stands, and the queue is still
+            to be told.
+        """
+        key = line_key(line)
+        deaths = failures.deaths(self._state().attempts, {key})[key] + 1
+        # Killed behind this: it was in hand of this process, which counts as another attempt.
+        self._attempts.append(failures.attempts_line(1, line) + b"\n")
+        if self.max_attempts is None or deaths < self.max_attempts:
+            return True
+        reason = failures.died_reason(deaths, how)
+        logger.error("queue %r: %r is set aside: %s", self.prefix, line, reason)
+        self.failed.append(failures.failed_line(line, deaths, reason) + b"\n")
+        return False
 
     # --- decisions ------------------------------------------------------------------------
 
@@ -187,6 +210,10 @@ class Failing:
         """Close the files; they are opened again when they are needed."""
         for file in (self.failed, self._resolved, self._attempts):
             file.close()
+
+
+def _how_it_ended(member: Member) -> str:
+    return recovery.how_it_ended(member, _exit_status(member.name.pid))
 
 
 def _exit_status(pid: int) -> int | None:

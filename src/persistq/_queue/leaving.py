@@ -107,9 +107,9 @@ class Leaving:
             self._consumer.forget_started()
         membership.leave(owes, why=why.replace("\n", " ")[:500])
 
-    def dispose(self) -> None:
+    def dispose(self, give_up: bool = False) -> None:
         """As a consumer, give up what is in hand, and leave where this copy does nothing else."""
-        if not self._consumer.dispose():
+        if not self._consumer.dispose(give_up):
             return
         self._failing.close()
         had_work = self._consumer.give_up()

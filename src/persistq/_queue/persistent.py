@@ -20,6 +20,7 @@ from persistq._queue.journal_only import JournalOnly
 from persistq._queue.leaving import Leaving
 from persistq._queue.no_carrier import NoCarrier
 from persistq._queue.producer import Producer
+from persistq._queue.progress import Looking
 from persistq._queue.user_queue import UserQueue
 from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import PersistqError, UpstreamFailureError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from persistq._journal.failures import FailedWork
     from persistq._journal.members import Membership
+    from persistq._queue.progress import Progress
     from persistq._queue.transport import Transport
 
     Function = Callable[[Any], Any]
@@ -189,6 +191,7 @@ class PersistentQueue:
         transport, codec = self._transport, self._codec
         records = self._record_started and self.use_queue
         self._failing: Failing | None = None
+        self._looking: Looking | None = None
         if membership is not None:
             self._failing = Failing(transport, codec, membership, fsync, self._max_attempts)
         self._consumer = Consumer(
@@ -407,7 +410,9 @@ class PersistentQueue:
         """
         return self._carried.look().messages(self._codec)
 
-    def requeue_unprocessed_work(self, skip_unreadable: bool = False) -> int:
+    def requeue_unprocessed_work(
+        self, skip_unreadable: bool = False, *, pass_over: bool = True
+    ) -> int:
         """Put the previous run's outstanding work on the queue, in its order.
 
         Once, however often it is called, and by one only of the queue's copies in several
@@ -418,6 +423,7 @@ class PersistentQueue:
         Args:
             skip_unreadable (bool): Whether lines that cannot be turned back into a message are set
                 aside (`get_list_of_failed_work`), and the rest is put.
+            pass_over (bool): False: `put` passes over nothing, for the caller knows what it puts.
 
         Returns:
             int: How many messages this call has put on the queue.
@@ -430,7 +436,7 @@ class PersistentQueue:
         """
         if self._carried.looked_at is not None:
             wait_until_over(self._carried.looked_at, self._prefix)
-        return self._producer.requeue(skip_unreadable)
+        return self._producer.requeue(skip_unreadable, pass_over)
 
     # --- work that fails ------------------------------------------------------------------
 
@@ -483,6 +489,27 @@ class PersistentQueue:
                 function(message)
             done += not attempt.failed
         return done
+
+    def task_lost(self, obj: Any, how: str = "") -> bool:
+        """Say that an attempt at a message has ended with who made it: a worker of an engine, say.
+
+        For who hands out messages that it has taken itself. It counts like the death of a process
+        that had the message in hand, also for later runs. At `max_attempts` it is set aside.
+
+        Args:
+            obj (Any): The message that `get` returned.
+            how (str): What has ended the attempt, for the reason.
+
+        Returns:
+            bool: Whether it is to be tried again: it is still in hand here. False where it has
+            been set aside.
+
+        Raises:
+            ValueError: There is no directory, so that nothing would remember it.
+            OSError: The record cannot be written. Call again.
+        """
+        self._with_journal("task_lost()")
+        return self._consumer.task_lost(obj, how)
 
     def get_list_of_failed_work(self) -> list[FailedWork]:
         """Return what is set aside, in this run or an earlier one, and not decided.
@@ -566,13 +593,17 @@ class PersistentQueue:
         """
         self._producer.finish(FAILED)
 
-    def dispose(self) -> None:
+    def dispose(self, *, give_up: bool = False) -> None:
         """As a consumer, stop using the queue, and close the file that records completed work.
 
         A later `task_done` opens it again.
+
+        Args:
+            give_up (bool): Whether what is in hand is given up although other threads of this
+                process live, any of which might still complete it.
         """
         if self._leaving is not None:
-            self._leaving.dispose()
+            self._leaving.dispose(give_up)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all messages are done.
@@ -591,6 +622,23 @@ class PersistentQueue:
         if self._joiner is None:
             return self._transport.join(timeout)
         return self._joiner.join(lambda: self._producer.is_closed, timeout)
+
+    def progress(self) -> Progress:
+        """Tell how far the whole run is, by its journals: cheap enough for once a second.
+
+        What was read is not read again, so the first call takes longest.
+
+        Returns:
+            Progress: Numbers, out of date as soon as they are known.
+
+        Raises:
+            ValueError: The queue keeps no journal.
+            OSError: A journal cannot be read.
+        """
+        self._with_journal("progress()")
+        if self._looking is None:
+            self._looking = Looking(self._membership)  # type: ignore[arg-type]
+        return self._looking.look()
 
     def qsize(self) -> int:
         """Return about how many messages, `DONE`s and `FAILED`s wait on the queue.
@@ -640,7 +688,15 @@ class PersistentQueue:
                         f"{name}[{position}] is {function.__qualname__}, which cannot be sent to "
                         "another process; expected a function defined at the top of a module"
                     )
-        own = {"_producer", "_consumer", "_joiner", "_failing", "_desertion", "_leaving"}
+        own = {
+            "_producer",
+            "_consumer",
+            "_joiner",
+            "_failing",
+            "_desertion",
+            "_leaving",
+            "_looking",
+        }
         state = {name: value for name, value in self.__dict__.items() if name not in own}
         return {**state, "is_closed": self._producer.is_closed}
 

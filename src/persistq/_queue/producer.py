@@ -297,7 +297,7 @@ class Producer:
 
     # --- requeueing -----------------------------------------------------------------------
 
-    def requeue(self, skip_unreadable: bool) -> int:
+    def requeue(self, skip_unreadable: bool, pass_over: bool = True) -> int:
         """Put what the runs before have left. See `PersistentQueue.requeue_unprocessed_work`."""
         with self._lock:
             if self._batches is None:
@@ -307,7 +307,7 @@ class Producer:
                 if self._carried.looked_at is not None:
                     self._prepare_from_elsewhere()
                 else:
-                    count = self._prepare(skip_unreadable)
+                    count = self._prepare(skip_unreadable, pass_over)
                     if count and not self._transport.is_bounded and self._transport.takes_sources:
                         return self._put_source(count)
             return self._put_batches()
@@ -351,7 +351,7 @@ class Producer:
         payloads = list(map(self._transport.pack, messages, work.lines))
         self._batches = iter([payloads] if payloads else [])
 
-    def _prepare(self, skip_unreadable: bool) -> int:
+    def _prepare(self, skip_unreadable: bool, pass_over: bool) -> int:
         """Get ready to put the carried work, and claim it; return how many messages that is."""
         unreadable: set[int] = set()
         while True:
@@ -371,9 +371,9 @@ class Producer:
             else:
                 path = claimed
             break
-        if self._failing is not None:
+        if pass_over and self._failing is not None:
             self._known.add_lines(record.line for record in self._failing.undecided())
-        if path is not None:
+        if pass_over and path is not None:
             self._known.add_file(path)
         self._batches = iter(())
         if path and count:
