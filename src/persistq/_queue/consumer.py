@@ -86,11 +86,12 @@ class Consumer:
         self._ends_owed = 0  # DONEs that were met, and not yet handed out
         self.in_hand = InHand()
         self._generation = 0
-        self._idle_since_s: float | None = None
         self._next_producers_s = 0.0
+        self._suspects_producers = False
         self._has_settled = False
-        # The threads that have taken messages here.
+        # The threads that have taken messages here, and what each is just doing.
         self.threads: set[threading.Thread] = set()
+        self._doing: dict[int, Any] = {}
         self._local = threading.local()
 
     def _after_fork(self) -> None:
@@ -128,7 +129,6 @@ class Consumer:
                         # Stopped for long, it may have woken up in a run that was carried on.
                         membership.check()
                         self._record(taken, membership)
-                    self._idle_since_s = None
                     return taken[0]
             except Empty:
                 self._look_around()
@@ -155,16 +155,23 @@ class Consumer:
         with self._lock:
             if self._membership is not None:
                 self._membership.join(WORKER)
-            if orphans.is_worker() and (self._watch is None or not self._watch.is_alive()):
-                wake = self._transport.waker()
-                if wake is not None:
-                    try:
-                        self._watch = orphans.Watch(self._has_reason_to_wake, wake)
-                    except RuntimeError as error:
-                        self._transport.look_around_yourself()
-                        logger.warning("no thread can be started that watches the run: %s", error)
-            self.threads = {t for t in self.threads if t.is_alive()} | {threading.current_thread()}
-        self._local.flags = flags = self._transport.flags()
+            if (
+                orphans.is_worker()
+                and self._transport.crosses_processes
+                and (self._watch is None or not self._watch.is_alive())
+            ):
+                try:
+                    self._watch = orphans.Watch(self._has_reason_to_wake, self._transport.waker())
+                except RuntimeError as error:
+                    self._watch = None
+                    self._transport.look_around_yourself()
+                    logger.warning("no thread can be started that watches the run: %s", error)
+            here = threading.current_thread()
+            self.threads = {t for t in self.threads if t.is_alive()} | {here}
+            self._local.flags = flags = self._transport.flags()
+            alive = {thread.ident for thread in self.threads}
+            self._doing = {k: doing for k, doing in self._doing.items() if k in alive}
+            self._doing[here.ident or 0] = flags
         return flags
 
     def _record(self, taken: tuple[Any, bytes | None], membership: Membership) -> None:
@@ -184,15 +191,20 @@ class Consumer:
     # --- looking around -------------------------------------------------------------------
 
     def _has_reason_to_wake(self) -> bool:
-        if self._is_orphan():
-            self._is_orphaned = True
+        if not self._is_orphaned:
+            self._is_orphaned = self._is_orphan()
+        if not any(doing[0] for doing in tuple(self._doing.values())):
+            return False  # nobody sleeps here: what is to be seen is seen at the next get()
+        if self._is_orphaned:
             return True
         membership = self._membership
         if membership is not None and membership.sealed_by(look=True) is not None:
             return True
         if self._transport.has_ended():
             return True
-        return self._idle_since_s is not None and self._has_failed_producers()
+        if self._has_failed_producers():
+            self._suspects_producers = True  # who is woken looks at once, though we have just done
+        return self._suspects_producers
 
     def _is_orphan(self) -> bool:
         answer = None if self._membership is None else self._membership.is_orphan()
@@ -200,8 +212,6 @@ class Consumer:
 
     def _look_around(self) -> Sentinel | None:
         """Nothing came: see whether something will, and return FAILED where that is known."""
-        if self._idle_since_s is None:
-            self._idle_since_s = time.monotonic()
         if self._transport.crosses_processes and orphans.is_worker():
             if not self._is_orphaned and self._watch is None:
                 self._is_orphaned = self._is_orphan()
@@ -217,8 +227,10 @@ class Consumer:
     def _has_failed_producers(self) -> bool:
         """Tell whether so many producers have died that the end will never come."""
         membership, now_s = self._membership, time.monotonic()
-        if membership is None or now_s < self._next_producers_s or not self._is_quiet():
+        is_due = now_s >= self._next_producers_s or self._suspects_producers
+        if membership is None or not is_due or not self._is_quiet():
             return False
+        self._suspects_producers = False
         try:
             state = RunState(membership.directory, self._prefix)
             dead = recovery.dead_producers(state)
