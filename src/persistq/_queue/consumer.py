@@ -478,6 +478,12 @@ class Consumer:
         if self._started is not None:
             self._started.remove()
 
+    def close_files(self) -> None:
+        """Close the files; they are opened again when they are needed."""
+        for file in (self.completed, self._started):
+            if file is not None:
+                file.close()
+
     def give_up(self) -> bool:
         """Let go of what is in hand; return whether there was anything."""
         had_work = self.has_work

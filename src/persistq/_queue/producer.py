@@ -460,7 +460,15 @@ class Producer:
         count = 0
         with self._lock:
             for record in failing.choose(messages):
-                message = self._codec.decode(record.line)
+                try:
+                    message = self._codec.decode(record.line)
+                except Exception as error:
+                    raise JournalError(
+                        f"{record.line.decode('utf-8', 'surrogateescape')!r}, which is set aside, "
+                        f"cannot be turned back into a message ({type(error).__name__}: {error}); "
+                        "expected text written by this queue's formatters. Pass the converter_list "
+                        "that matches, or give it up with discard_failed_work()."
+                    ) from error
                 known, self._known.is_any = self._known.is_any, False
                 try:
                     # Killed behind this: it is on the queue, and still to be decided.
@@ -472,6 +480,11 @@ class Producer:
         return count
 
     # --- ending ---------------------------------------------------------------------------
+
+    def close_files(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        if self.requested is not None:
+            self.requested.close()
 
     def finish(self, sentinel: Sentinel, block: bool = True) -> None:
         """Put DONE or FAILED for each worker. See `PersistentQueue.close` and `fail`.
