@@ -168,8 +168,10 @@ def test_what_cannot_be_read_can_be_given_up_as_it_was_listed(tmp_path: Path) ->
     first, second, third = q.get_list_of_failed_work()
     assert [first.message, second.message, third.message] == ["two", "two", 1]
     assert q.discard_failed_work([second, third, third]) == 2
-    assert q.get_list_of_failed_work() == [first]
-    assert q.discard_failed_work([first]) == 1
+    (left,) = q.get_list_of_failed_work()  # of two that are equal, either
+    assert left.message == "two"
+    assert q.discard_failed_work([left]) == 1
+    assert q.get_list_of_failed_work() == []
 
 
 @needs_kill
