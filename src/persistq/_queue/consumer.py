@@ -86,6 +86,7 @@ class Consumer:
         self._ends_owed = 0  # DONEs that were met, and not yet handed out
         self.in_hand = InHand()
         self._next_producers_s = 0.0
+        self._suspects_producers = False
         self._has_settled = False
         # The threads that have taken messages here.
         self.threads: set[threading.Thread] = set()
@@ -153,14 +154,17 @@ class Consumer:
         with self._lock:
             if self._membership is not None:
                 self._membership.join(WORKER)
-            if orphans.is_worker() and (self._watch is None or not self._watch.is_alive()):
-                wake = self._transport.waker()
-                if wake is not None:
-                    try:
-                        self._watch = orphans.Watch(self._has_reason_to_wake, wake)
-                    except RuntimeError as error:
-                        self._transport.look_around_yourself()
-                        logger.warning("no thread can be started that watches the run: %s", error)
+            if (
+                orphans.is_worker()
+                and self._transport.crosses_processes
+                and (self._watch is None or not self._watch.is_alive())
+            ):
+                try:
+                    self._watch = orphans.Watch(self._has_reason_to_wake, self._transport.waker())
+                except RuntimeError as error:
+                    self._watch = None
+                    self._transport.look_around_yourself()
+                    logger.warning("no thread can be started that watches the run: %s", error)
             self.threads = {t for t in self.threads if t.is_alive()} | {threading.current_thread()}
         self._local.hand = hand = self.in_hand.new_hand(self._transport.flags())
         return hand
@@ -185,15 +189,20 @@ class Consumer:
     # --- looking around -------------------------------------------------------------------
 
     def _has_reason_to_wake(self) -> bool:
-        if self._is_orphan():
-            self._is_orphaned = True
+        if not self._is_orphaned:
+            self._is_orphaned = self._is_orphan()
+        if not self.in_hand.is_anybody_taking():
+            return False  # nobody sleeps here: what is to be seen is seen at the next get()
+        if self._is_orphaned:
             return True
         membership = self._membership
         if membership is not None and membership.sealed_by(look=True) is not None:
             return True
         if self._transport.has_ended():
             return True
-        return self.in_hand.is_anybody_taking() and self._has_failed_producers()
+        if self._has_failed_producers():
+            self._suspects_producers = True  # who is woken looks at once, though we have just done
+        return self._suspects_producers
 
     def _is_orphan(self) -> bool:
         answer = None if self._membership is None else self._membership.is_orphan()
@@ -216,8 +225,10 @@ class Consumer:
     def _has_failed_producers(self) -> bool:
         """Tell whether so many producers have died that the end will never come."""
         membership, now_s = self._membership, time.monotonic()
-        if membership is None or now_s < self._next_producers_s or not self._is_quiet():
+        is_due = now_s >= self._next_producers_s or self._suspects_producers
+        if membership is None or not is_due or not self._is_quiet():
             return False
+        self._suspects_producers = False
         try:
             state = RunState(membership.directory, self._prefix)
             dead = recovery.dead_producers(state)
@@ -488,6 +499,12 @@ class Consumer:
         """Remove the record of what was begun: nothing is in hand, so it says nothing."""
         if self._started is not None:
             self._started.remove()
+
+    def close_files(self) -> None:
+        """Close the files; they are opened again when they are needed."""
+        for file in (self.completed, self._started):
+            if file is not None:
+                file.close()
 
     def give_up(self) -> bool:
         """Let go of what is in hand; return whether there was anything."""

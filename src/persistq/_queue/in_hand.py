@@ -20,11 +20,12 @@ class Hand:
         generation (int): The number that this thread takes messages by: another one each time.
     """
 
-    __slots__ = ("flags", "generation", "last")
+    __slots__ = ("flags", "generation", "last", "thread")
 
     def __init__(self, flags: Any) -> None:
         self.flags = flags
         self.generation = 0
+        self.thread = threading.current_thread()
         self.last: tuple[Any, bytes] | None = None
 
 
@@ -47,7 +48,9 @@ class InHand:
         """Return what a thread keeps what it takes in."""
         hand = Hand(flags)
         with self._lock:
-            self._hands.append(hand)
+            # Of threads that have ended, what they had taken is still in hand.
+            kept = [h for h in self._hands if h.last is not None or h.thread.is_alive()]
+            self._hands = [*kept, hand]
         return hand
 
     @property

@@ -95,6 +95,13 @@ class Leaving:
 
     def leave(self) -> None:
         """End this copy's part in the run."""
+        self._leave()
+        # Not left to the collector of garbage, which warns of files.
+        self._producer.close_files()
+        self._consumer.close_files()
+        self._failing.close()
+
+    def _leave(self) -> None:
         membership = self._membership
         if not membership.is_in:
             return

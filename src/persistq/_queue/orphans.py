@@ -89,16 +89,17 @@ class Watch:
 
     Args:
         look (() -> bool): Whether there is one.
-        wake (() -> None): Makes a sleeping `get` look around. Whoever it wakes does, and another
-            process may be the first, so this goes on until the reason is gone.
+        wake ((() -> None) | None): Makes a sleeping `get` look around. Whoever it wakes does, and
+            another process may be the first, so this goes on until the reason is gone. None where
+            it looks by itself.
 
     Raises:
         RuntimeError: No thread can be started.
     """
 
-    def __init__(self, look: Callable[[], bool], wake: Callable[[], None]) -> None:
+    def __init__(self, look: Callable[[], bool], wake: Callable[[], None] | None) -> None:
         self._look = weakref.WeakMethod(look)
-        self._wake = weakref.WeakMethod(wake)
+        self._wake = weakref.WeakMethod(wake) if wake is not None else None
         self._thread = threading.Thread(target=self._run, name="persistq-watch", daemon=True)
         self._thread.start()
 
@@ -110,11 +111,11 @@ class Watch:
         pause = threading.Event()
         while True:
             pause.wait(_LOOK_S)
-            look, wake = self._look(), self._wake()
-            if look is None or wake is None:
+            look, wake = self._look(), self._wake() if self._wake is not None else None
+            if look is None or (wake is None and self._wake is not None):
                 return
             try:
-                if look():
+                if look() and wake is not None:
                     wake()
             except (OSError, ValueError):
                 return  # the queue is closed
