@@ -61,7 +61,7 @@ from persistq._carrier.sending import Sending
 from persistq._carrier.slots import Slots
 from persistq._carrier.spill import Spill
 from persistq._carrier.tasks import Tasks
-from persistq._fs import occupy_standard_streams
+from persistq._processes import occupy_standard_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

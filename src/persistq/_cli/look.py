@@ -91,7 +91,7 @@ def status(options: argparse.Namespace) -> int:
 def _is_in_order(survey: _survey.Survey) -> bool:
     if isinstance(survey, _survey.JournalSurvey):
         return survey.is_finished and not survey.failed
-    return not (survey.outstanding or survey.failed or survey.producers.dead)
+    return not (survey.outstanding or survey.failed or survey.producers.dead or survey.set_aside)
 
 
 def _as_tables(found: list[_survey.Survey]) -> list[str]:
