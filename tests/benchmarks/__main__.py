@@ -18,13 +18,14 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-import cli
 import end_to_end
 import footprint
+import jobs
 import peers
 from harness import Amounts, Report, about
 
 import carrier
+import cli
 import folder
 import journal
 
@@ -36,6 +37,7 @@ SECTIONS: dict[str, Callable[[Amounts, Report], None]] = {
     **journal.SECTIONS,
     **folder.SECTIONS,
     **footprint.SECTIONS,
+    **jobs.SECTIONS,
     **cli.SECTIONS,
     **carrier.SECTIONS,
     **peers.SECTIONS,

@@ -617,3 +617,17 @@ def test_a_death_is_logged(
     with caplog.at_level(logging.WARNING, "persistq"):
         assert q.get() == "a"
     assert "1 messages taken over from workers that died" in caplog.text
+
+
+def test_workers_that_wait_all_hear_of_the_end_at_once(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from persistq._queue import orphans
+
+    monkeypatch.setattr(orphans, "_LOOK_S", 60.0)  # who misses it would sleep on
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=4)
+    waiting = [nursery.start(workers.work, q) for _ in range(4)]
+    q.put_many(map(str, range(100)))
+    assert q.join(20)
+    q.close()
+    assert sum(len(child.result()) for child in waiting) == 100

@@ -72,3 +72,11 @@ def test_killed_again_and_again_a_job_is_finished(arguments: list[str]) -> None:
 def test_killed_workers_stop_nobody(arguments: list[str]) -> None:
     found = figures("kill_workers.py", "--kills=6", "--messages=200", *arguments)
     assert (found["hangs"], found["left"], found["lost"]) == (0, 0, 0)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("arguments", [["--start-method=spawn"], ["--results"]])
+def test_killed_and_called_again_run_does_all_or_sets_it_aside(arguments: list[str]) -> None:
+    found = figures("kill_run.py", "--kills=3", "--messages=200", "--workers=2", *arguments)
+    assert found["kills"] >= 3
+    assert (found["lost"], found["not set aside"], found["outstanding"]) == (0, 0, 0)

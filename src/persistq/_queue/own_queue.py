@@ -271,8 +271,10 @@ class OwnQueue:
                     return self._unpack(data)
                 was_woken += 1
         finally:
-            if was_woken:
-                carrier.wake()  # it was for any of those who wait: the next one
+            # Each was for one of those who wait. Were one alone given back for several, the others
+            # would sleep until the next look around, a second later.
+            for _ in range(was_woken):
+                carrier.wake()
 
     def _unpack(self, data: bytes) -> tuple[Any, bytes | None]:
         kind = data[0]
