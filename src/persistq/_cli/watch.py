@@ -142,6 +142,8 @@ class FolderView:
         hands = sum(hand.count for hand in survey.in_progress)
         dead = sum(hand.count for hand in survey.in_progress if hand.state == _survey.DEAD)
         self.note = f"{hands} in progress" + (f", {dead} of the dead" if dead else "")
+        if survey.set_aside:
+            self.note += f", {survey.set_aside} set aside"
         if survey.failed:
             self.note = "a producer failed"
         return survey.failed or (survey.is_finished and survey.ended)

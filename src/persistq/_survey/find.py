@@ -166,7 +166,8 @@ def survey(path: str, **folder_options: Any) -> list[Survey]:
     for extension in extensions:
         queue = FolderSurvey(path, extension, holds_journals=has_journals, **folder_options)
         if has_journals:
-            if queue.in_progress or any(vars(queue.producers).values()) or queue.failed:
+            counts = vars(queue.producers).values()
+            if queue.in_progress or any(counts) or queue.failed or queue.set_aside:
                 found.append(queue)
         elif not has_runs or queue.is_queue:
             found.append(queue)
