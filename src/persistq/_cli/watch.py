@@ -77,7 +77,8 @@ class JournalView:
             self.note = f"carried on in {show.safe(state.seal.directory)}"
             return True
         if self.done < self.total:
-            if all(member.is_dead() is True for member in state.members_of_run()):
+            # Of a run without an identity, as of version 0.1, nobody can tell.
+            if state.run and all(member.is_dead() is True for member in state.members_of_run()):
                 self.note += ", " * bool(self.note) + "nobody is at work"
             return False
         # Counted, all is completed; by name too, and does nobody put any more?
