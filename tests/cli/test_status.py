@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,26 @@ def test_a_start_killed_before_it_could_seal_the_run_before_shows_its_work_once(
     (found,) = surveys(tmp_path, status=1)
 
     assert (found["path"], found["outstanding"]) == (third, 2)
+
+
+def test_work_that_was_carried_on_to_a_place_that_is_gone_is_not_hidden(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    folders = []
+    for _ in range(3):
+        current, previous = pickup_dirs(tmp_path, "jobs")
+        folders.append(current)
+        job = (current, previous, ["b"], [] if previous else ["b"], False)
+        nursery.start(cli_workers.run_job, *job).result()
+    shutil.rmtree(folders[1])  # the last one still tells that it has carried this one's work on
+    (found,) = surveys(tmp_path, status=1)
+    assert (found["path"], found["failed"]) == (folders[2], 1)
+    shutil.rmtree(folders[2])
+
+    (found,) = surveys(tmp_path, status=1)
+
+    assert (found["path"], found["failed"]) == (folders[0], 1)
+    assert "but not there any more: it is only here" in text("status", folders[0], status=1)
 
 
 @pytest.mark.parametrize("command", ["status", "outstanding", "failed"])

@@ -154,7 +154,11 @@ def _journal_remarks(journal: _survey.JournalSurvey) -> list[str]:
             "why, 'persistq retry' has the next run do them again."
         )
     if journal.carried_on is not None:
-        lines.append(f"{name}: carried on, so what was left is in {show.safe(journal.carried_on)}.")
+        where = show.safe(journal.carried_on)
+        if journal.outstanding or journal.failed:
+            lines.append(f"{name}: carried on in {where}, but not there any more: it is only here.")
+        else:
+            lines.append(f"{name}: carried on, so what was left is in {where}.")
     return [""] * bool(lines) + lines
 
 
