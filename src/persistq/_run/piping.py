@@ -135,7 +135,7 @@ class Piping:
         lines = {worker.extra.connection: worker.extra for worker in crew.workers}
         if lines and not self._outcomes:
             for ready in wait([*lines, *crew.sentinels()], timeout):
-                line = lines.get(ready)  # type: ignore[call-overload]
+                line = lines.get(ready)
                 if line is not None:
                     self._receive(line)
         crew.watch()
