@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 
 from persistq import _fs
 from persistq._carrier.default_carrier import new_carrier
@@ -225,7 +226,8 @@ class PersistentQueue(Generic[Message]):
                 self, membership, transport, self._consumer, self._producer, self._failing
             )
             membership.facts = _Facts(transport)
-            membership.on_join = self._leaving.prepare
+            # Weakly, or the two would be garbage that only a collection finds, files and all.
+            membership.on_join = _Weakly(self._leaving.prepare)
             if membership.is_in:
                 self._leaving.prepare()
 
@@ -720,6 +722,18 @@ class PersistentQueue(Generic[Message]):
         self._producer.is_closed = is_closed
         if self._membership is not None:
             self._membership.join()
+
+
+class _Weakly:
+    """Calls a method as long as its object lives."""
+
+    def __init__(self, method: Callable[[], object]) -> None:
+        self._method = weakref.WeakMethod(method)
+
+    def __call__(self) -> None:
+        method = self._method()
+        if method is not None:
+            method()
 
 
 class _Facts:

@@ -1,4 +1,4 @@
-"""An engine that is somebody else's: anything with the `submit` of `concurrent.futures.Executor`."""
+"""An engine that is somebody else's: what has the `submit` of `concurrent.futures.Executor`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# What engines call it when a worker was lost: KilledWorker, TerminatedWorkerError, WorkerCrashed ...
+# What engines call it when a worker was lost: KilledWorker, TerminatedWorkerError, and so on.
 _LOST = re.compile(
     r"(Kill|Terminat|Lost|Crash|Died).*Worker|Worker.*(Kill|Terminat|Lost|Crash|Died)"
 )
