@@ -1,8 +1,8 @@
 """A whole job of messages that do nothing: `run`, against the job that one would write by hand.
 
 Limits: the README's job over a `PersistentQueue`, and `ProcessPoolExecutor.map` with as many
-messages a chunk as `run` puts at a time, which forgets everything. The clock runs from before the first
-process is started until all have ended.
+messages a chunk as `run` puts at a time, which forgets everything. The clock runs from before the
+first process is started until all have ended.
 """
 
 from __future__ import annotations

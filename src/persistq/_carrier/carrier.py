@@ -109,7 +109,7 @@ class Carrier(Sending):
         self._opid = os.getpid()
         self._reset()
 
-    def __getstate__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> Any:
         context.assert_spawning(self)
         return (
             self._maxsize,
@@ -122,7 +122,7 @@ class Carrier(Sending):
             self._opid,
         )
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: Any) -> None:
         occupy_standard_streams()
         (
             self._maxsize,

@@ -36,7 +36,7 @@ class Attempt:
     def __init__(self, queue: CanFail, message: Any) -> None:
         self._queue = queue
         self._message = message
-        self.failed = False
+        self.failed: bool = False
 
     def __enter__(self) -> Attempt:
         return self

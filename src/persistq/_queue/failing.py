@@ -160,7 +160,7 @@ class Failing:
         state = self._state()
         return failures.undecided(state.failed, state.resolved)
 
-    def list_work(self) -> list[FailedWork]:
+    def list_work(self) -> list[FailedWork[Any]]:
         """Return what is set aside, as a user is to see it."""
         return [record.work(self._codec) for record in self.undecided()]
 
