@@ -72,3 +72,19 @@ def test_killed_again_and_again_a_job_is_finished(arguments: list[str]) -> None:
 def test_killed_workers_stop_nobody(arguments: list[str]) -> None:
     found = figures("kill_workers.py", "--kills=6", "--messages=200", *arguments)
     assert (found["hangs"], found["left"], found["lost"]) == (0, 0, 0)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("overlapping_starts.py", ["--rounds=1", "--waves=2"]),
+        ("stop_and_continue.py", ["--rounds=1", "--waves=2"]),
+        ("folders_in_turn.py", ["--rounds=1", "--nights=8", "--folders=2"]),
+    ],
+)
+def test_no_two_living_runs_do_the_same_work(program: str, arguments: list[str]) -> None:
+    found = figures(program, *arguments)
+    assert (found["lost"], found["by two living runs"], found["hangs"]) == ([], [], 0)
+    assert isinstance(found["starts"], int)
+    assert found["starts"] > 3
