@@ -5,6 +5,7 @@ What a function has done is a file, or a line in one: that outlives every proces
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -135,3 +136,29 @@ def _unpickle(pid: int) -> Unimportable:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         raise ImportError("no module named nothing")
     return Unimportable()
+
+
+def terminate_itself(message: tuple[str, str]) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    note(*message)
+
+
+def leave(message: str) -> None:
+    if message == "a":
+        sys.exit(4)
+
+
+def _tell_and_sleep(connection: Any) -> None:
+    connection.send("here")
+    time.sleep(20)
+
+
+def terminate_a_child(message: str) -> None:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_tell_and_sleep, args=(theirs,))
+    child.start()
+    assert ours.recv() == "here"
+    child.terminate()
+    child.join(10)
+    assert child.exitcode == -signal.SIGTERM

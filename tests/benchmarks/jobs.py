@@ -1,7 +1,7 @@
 """A whole job of messages that do nothing: `run`, against the job that one would write by hand.
 
-Limits: the README's job over a `PersistentQueue`, and `ProcessPoolExecutor.map` with as many
-messages a chunk as `run` puts at a time, which forgets everything. The clock runs from before the
+Limits: the README's job over a `PersistentQueue`, and `ProcessPoolExecutor.map`, which forgets
+everything, with as many messages a chunk as `run` puts at a time. The clock runs from before the
 first process is started until all have ended.
 """
 

@@ -216,8 +216,8 @@ class Direct:
 
     def stop(self) -> None:
         """Let the workers finish what they have in hand, and begin nothing more."""
+        self._let_go()  # nobody is replaced any more
         self._crew.stop()
-        self._let_go()
         try:
             with self._lock:
                 self._put_it(1.0)  # what the iterable has given is recorded
