@@ -231,30 +231,6 @@ def work_and_tell(q: PersistentQueue, path: str) -> None:
         os.rename(path + ".new", path)
 
 
-def be_a_parent_of_the_busy(talk: Any, folder: str, method: str) -> None:
-    context: Any = multiprocessing.get_context(method)
-    q = PersistentQueue("jobs", os.path.join(folder, "run"), queue=context)
-    worker = context.Process(target=work_when_orphaned, args=(q, os.path.join(folder, "done")))
-    worker.start()
-    q.put_many(map(str, range(20)))
-    talk.send("put")
-    talk.recv()
-
-
-def work_when_orphaned(q: PersistentQueue, path: str) -> None:
-    done = []
-    try:
-        for message in q:
-            while not q._consumer._is_orphaned:  # it is busy until that is known
-                time.sleep(0.02)
-            q.task_done(message)
-            done.append(message)
-    except UpstreamFailureError:
-        with open(path + ".new", "w") as file:
-            file.write(" ".join(done))
-        os.rename(path + ".new", path)
-
-
 def wait_for_files(paths: list[Path]) -> None:
     """Wait until files are there; the test's time limit ends it."""
     while not all(path.exists() for path in paths):

@@ -521,19 +521,6 @@ def test_a_worker_whose_parent_died_does_the_rest_and_stops(
     assert [path.read_text() for path in told] == ["UpstreamFailureError"] * 2
 
 
-def test_a_worker_that_learns_of_its_parents_death_does_what_had_reached_it(
-    tmp_path: Path, nursery: Nursery, start_method: str
-) -> None:
-    arguments = (str(tmp_path), start_method)
-    parent = nursery.start(workers.be_a_parent_of_the_busy, *arguments, method="spawn")
-    assert parent.receive() == "put"
-    parent.kill()
-    workers.wait_for_files([tmp_path / "done"])
-    assert (tmp_path / "done").read_text().split() == list(map(str, range(20)))
-    again = PersistentQueue("jobs", tmp_path / "2", tmp_path / "run", queue=queue.Queue())
-    assert again.get_list_of_outstanding_work() == []
-
-
 # --- restarts over a live run ------------------------------------------------------------
 
 

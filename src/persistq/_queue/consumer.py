@@ -112,7 +112,7 @@ class Consumer:
         deadline_s = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._is_orphaned:
-                block = False  # what has reached the workers is done, and then they end
+                raise self._orphaned()
             if membership is not None and time.monotonic() >= membership.next_look_s:
                 membership.check()
             if hand.last is not None or self.in_hand.others:
@@ -130,8 +130,6 @@ class Consumer:
                     return taken[0]
             except Empty:
                 self._look_around()
-                if self._is_orphaned:
-                    raise self._orphaned() from None
                 raise
             finally:
                 flags[0] = 0
@@ -215,9 +213,11 @@ class Consumer:
         if self._transport.crosses_processes and orphans.is_worker():
             if not self._is_orphaned and self._watch is None:
                 self._is_orphaned = self._is_orphan()
+            if self._is_orphaned:
+                raise self._orphaned()
         if self._membership is not None:
             self._membership.check()
-        if not self._is_orphaned and self._has_failed_producers():
+        if self._has_failed_producers():
             self._transport.tell_failed()
             return FAILED
         return None
