@@ -113,8 +113,8 @@ class Consumer:
         while True:
             if self._is_orphaned:
                 raise self._orphaned()
-            if membership is not None and time.monotonic() >= membership.next_look_s:
-                membership.check()
+            if membership is not None and not membership.next_look_s:
+                membership.check()  # somebody knows already that the run was carried on
             if hand.last is not None or self.in_hand.others:
                 flags[2] = block and timeout is None and orphans.is_alone()
             hand.generation = flags[0] = hand.generation % 255 + 1
@@ -126,7 +126,10 @@ class Consumer:
                         # Stopped for long, it may have woken up in a run that was carried on.
                         if time.monotonic() >= membership.next_look_s:
                             membership.check()
-                        self._record(hand, taken)
+                        if taken[1] is not None and hand.last is None and self._started is None:
+                            hand.last = taken  # as in _record, without a call
+                        else:
+                            self._record(hand, taken)
                     return taken[0]
             except Empty:
                 self._look_around()
@@ -364,21 +367,23 @@ class Consumer:
         if self.completed is None:
             self._transport.task_done()
             return
-        hand = getattr(self._local, "hand", None)
-        if hand is not None:
+        try:
+            hand = self._local.hand
             last = hand.last
-            if last is not None and last[0] is obj:
-                # Killed before this: the work is done again by the next run. Behind it: it is not.
-                self.completed.append(last[1] + b"\n")
-                try:
-                    self._transport.task_done()
-                except ValueError:
-                    if not self._has_deaths():
-                        self.completed.withdraw([last[1]])
-                        raise
-                hand.last = None
-                return
-        self.task_done_many([obj])
+        except AttributeError:
+            last = None
+        if last is None or last[0] is not obj:
+            self.task_done_many([obj])
+            return
+        # Killed before this: the work is done again by the next run. Behind it: it is not.
+        self.completed.append(last[1] + b"\n")
+        try:
+            self._transport.task_done()
+        except ValueError:
+            if not self._has_deaths():
+                self.completed.withdraw([last[1]])
+                raise
+        hand.last = None
 
     def task_done_many(self, objs: Iterable[Any]) -> None:
         """Do the same for a batch, with one write. See `PersistentQueue.task_done_many`."""

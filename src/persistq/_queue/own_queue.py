@@ -77,7 +77,7 @@ class OwnQueue:
         # A call less for each message.
         self._has_news = board.has_news
         self.put = carrier.put_bytes
-        self.task_done = carrier.task_done
+        self.task_done = carrier.tasks.finish
         self._get_bytes = carrier.get_bytes
         self.join = carrier.join
         self.token = board.token
