@@ -456,3 +456,25 @@ def die_of_the_first(talk: Any, current: str, previous: str) -> None:
     q.requeue_unprocessed_work()
     q.get(False)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_and_dispose(talk: Any, q: PersistentQueue) -> Any:
+    message = q.get()
+    q.dispose()
+    return message
+
+
+def end_at_once(talk: Any, q: PersistentQueue) -> None:
+    pass
+
+
+def lock_folder(talk: Any, folder: str) -> None:
+    from persistq import _fs
+
+    with _fs.folder_lock(folder):
+        talk.send("locked")
+        talk.recv()
+
+
+def wait_for_a_word(talk: Any) -> None:
+    talk.recv()

@@ -116,7 +116,7 @@ def sync_path(path: str) -> None:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: str) -> Iterator[None]:
+def folder_lock(folder: str, wait: bool = True) -> Iterator[bool]:
     """Keep other processes of this machine out of the same block for the same folder.
 
     The kernel frees the lock when its holder dies. Where the system or the file system has no
@@ -125,9 +125,10 @@ def folder_lock(folder: str) -> Iterator[None]:
 
     Args:
         folder (str): Path of the folder.
+        wait (bool): Whether to wait for another process that has it, which may be a stopped one.
 
     Yields:
-        None: While the lock is held.
+        bool: While the lock is held; False where another has it, and is not waited for.
 
     Raises:
         OSError: The folder cannot be opened.
@@ -135,13 +136,18 @@ def folder_lock(folder: str) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # Windows
-        yield
+        yield True
         return
     fd = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass  # no locks here
+        yield True
     finally:
         # Closing is not enough: a child that another thread has forked meanwhile has the
         # descriptor too, and the lock would be held until that ends.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import weakref
 from multiprocessing import process, queues, util
@@ -82,6 +83,35 @@ def let_other_queues_go() -> None:
     for finalizer in list(util._finalizer_registry.values()):  # type: ignore[attr-defined]
         if getattr(finalizer, "_callback", None) is queues.Queue._finalize_join:  # type: ignore[attr-defined]
             finalizer.cancel()
+
+
+def on_exit_status(tell: Callable[[int], object]) -> None:
+    """Have a child's exit status told while it ends, where its error is not to be seen by then.
+
+    From Python 3.13 on, what a child does at its exit is done when the exception that has ended it
+    is forgotten. The exit status is still in the frame of `multiprocessing` that ends its threads.
+
+    Args:
+        tell ((status: int) -> object): A method; it is not kept alive.
+    """
+    register = getattr(threading, "_register_atexit", None)
+    if register is None or sys.version_info < (3, 13):
+        return  # (A spawned child that just unpickles a queue does not look like one yet.)
+    method = weakref.WeakMethod(tell)
+    ends = process.BaseProcess._bootstrap.__code__
+
+    def look() -> None:
+        call, frame = method(), sys._getframe()
+        while call is not None and frame is not None:
+            if frame.f_code is ends and isinstance(frame.f_locals.get("exitcode"), int):
+                call(frame.f_locals["exitcode"])
+                return
+            frame = frame.f_back
+
+    try:
+        register(look)
+    except RuntimeError:
+        pass  # it is ending already
 
 
 class Watch:
