@@ -203,9 +203,9 @@ class Consumer:
 
     def _look_around(self) -> Sentinel | None:
         """Nothing came: see whether something will, and return FAILED where that is known."""
-        if self._transport.crosses_processes and orphans.is_worker():
-            if not self._is_orphaned and self._watch is None:
-                self._is_orphaned = self._is_orphan()
+        if not self._is_orphaned and self._watch is None:
+            is_worker = self._transport.crosses_processes and orphans.is_worker()
+            self._is_orphaned = is_worker and self._is_orphan()
         if self._membership is not None:
             self._membership.check()
         if not self._is_orphaned and self._has_failed_producers():
