@@ -114,13 +114,14 @@ def threads_put_and_work(talk: Any, folder: str) -> list[str]:
     return done
 
 
-def limit_file_size(limit: int) -> None:
+def limit_file_size(limit: int | None = None) -> None:
     import resource
     import signal
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    soft = resource.RLIM_INFINITY if limit is None else limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def error_number(call: Callable[[], object]) -> int:
@@ -146,7 +147,7 @@ def put_on_a_full_disk(
             accepted.append(name)
     batch = [f"batch {n}" for n in range(3)]
     refused["batch"] = error_number(lambda: q.put_many(batch))
-    limit_file_size(-1)
+    limit_file_size()
     q.put("space is back")
     accepted.append("space is back")
     return accepted, refused, [q.get() for _ in range(q.qsize())]
@@ -158,7 +159,7 @@ def complete_on_a_full_disk(talk: Any, folder: str) -> list[object]:
     message = q.get()
     limit_file_size(5)
     error = error_number(lambda: q.task_done(message))
-    limit_file_size(-1)
+    limit_file_size()
     q.task_done(message)
     return [error, q.join(0)]
 

@@ -159,11 +159,6 @@ def bare_loop(requested: list[str], completed: list[str]) -> list[bytes]:
     return left
 
 
-def outstanding(requested: list[str], completed: list[str]) -> object:
-    """Return what `peak_of` measures."""
-    return outstanding_of(Journals(requested, completed))
-
-
 def peak_of(code: str, *arguments: str) -> tuple[float, float]:
     """Run code in a process of its own; return its processor seconds and its peak of memory in MB.
 

@@ -207,6 +207,8 @@ def report(queue, number):
     queue.put((number, sorted(map(str, kinds)), low))
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
+    # A fork server of 3.14 that itself imports a script which closes its streams ends with that.
+    multiprocessing.set_forkserver_preload([])
     queue = Carrier(ctx=context)
     report(queue, 0)
     process = context.Process(target=report, args=(queue, 1))

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -25,11 +24,10 @@ from persistq import (
     _processes,
 )
 from persistq._folder import control, names
-from processes import Nursery
+from processes import Nursery, can_unshare
 
-needs_root = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0 or not shutil.which("unshare"),
-    reason="needs root and unshare",
+needs_containers = pytest.mark.skipif(
+    not can_unshare("-u", "-p", "-f", "--mount-proc"), reason="unshare cannot do this here"
 )
 
 
@@ -146,7 +144,7 @@ def test_nothing_is_asked_of_pid_and_clock_where_there_is_a_lease(
     assert ReadableFolderQueue(folder).reclaim_abandoned() == [str(folder / "a.tsv")]
 
 
-@needs_root
+@needs_containers
 def test_a_container_that_starts_again_reclaims_what_its_predecessor_held(folder: Path) -> None:
     def container(code: str) -> subprocess.Popen[str]:
         command = ["unshare", "-u", "-p", "-f", "--kill-child", "--mount-proc", "sh", "-c"]
@@ -300,7 +298,9 @@ def test_control_files_can_be_read_by_all_whatever_the_umask(folder: Path) -> No
     assert modes == {0o644}
 
 
-@needs_root
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be another user"
+)
 def test_control_files_that_cannot_be_read_are_judged_by_their_names(folder: Path) -> None:
     queue = WritableFolderQueue(folder)
     queue.close()

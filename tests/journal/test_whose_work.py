@@ -16,6 +16,7 @@ import pytest
 import workers
 from journals import Journals
 from persistq import PersistentQueue, UpstreamFailureError
+from processes import can_unshare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,10 +240,7 @@ def test_a_journal_of_version_0_1_is_picked_up_with_what_it_carried(nights: Nigh
 # --- a previous directory that cannot be written ---------------------------------------------
 
 
-@pytest.mark.skipif(
-    not shutil.which("unshare") or not hasattr(os, "geteuid") or os.geteuid() != 0,
-    reason="only root may mount",
-)
+@pytest.mark.skipif(not can_unshare("-m"), reason="unshare cannot do this here")
 def test_a_read_only_previous_directory_is_carried_with_a_warning(nights: Nights) -> None:
     nights.run("old", None, ["a", "b"], completes=1)
     before = sorted(os.listdir(nights.root / "old"))
@@ -382,7 +380,9 @@ def test_a_queue_made_while_a_spawned_child_imports_main_is_refused(tmp_path: Pa
             capture_output=True,
             text=True,
         )
-        assert ended.stdout == "ended 1\n", ended.stderr
+        # A fork server of 3.14 imports the script itself, and ends with what that raises.
+        told = ["ended 1\n", ""] if method == "forkserver" else ["ended 1\n"]
+        assert ended.stdout in told, ended.stderr
         assert "PersistqError" in ended.stderr
         assert 'if __name__ == "__main__"' in ended.stderr
 
