@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import queue
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -299,10 +300,12 @@ def requeueing(amounts: Amounts, report: Report) -> None:
 
 
 def requeue(count: int, folder: str, amounts: Amounts, report: Report) -> None:
-    previous = tempfile.mkdtemp(dir=folder)
-    PersistentQueue("jobs", previous, use_queue=False).put_many(messages(count))
+    first = os.path.join(folder, "first")
+    PersistentQueue("jobs", first, use_queue=False).put_many(messages(count))
 
     def restart() -> PersistentQueue:
+        # A run is carried on once, so each restart has one of its own.
+        previous = shutil.copytree(first, os.path.join(tempfile.mkdtemp(dir=folder), "previous"))
         current = tempfile.mkdtemp(dir=folder)
         return PersistentQueue("jobs", current, previous, queue=queue.Queue())
 
