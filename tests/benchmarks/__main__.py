@@ -18,13 +18,13 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-import cli
 import end_to_end
 import footprint
 import peers
 from harness import Amounts, Report, about
 
 import carrier
+import cli
 import folder
 import journal
 

@@ -72,3 +72,12 @@ def test_killed_again_and_again_a_job_is_finished(arguments: list[str]) -> None:
 def test_killed_workers_stop_nobody(arguments: list[str]) -> None:
     found = figures("kill_workers.py", "--kills=6", "--messages=200", *arguments)
     assert (found["hangs"], found["left"], found["lost"]) == (0, 0, 0)
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("part", ["one", "passed", "many", "files"])
+def test_eight_threads_share_queues_and_folders(part: str) -> None:
+    found = figures("threads.py", "--seconds=0.5", "--count=300", f"--only={part}")
+    assert found["wrong"] == []
+    assert isinstance(found["rounds"], dict)
+    assert found["rounds"][part] >= 1

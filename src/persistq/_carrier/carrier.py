@@ -150,6 +150,7 @@ class Carrier(Sending):
         self._tasks = Tasks(self.board)
         self._count_up = self._tasks.add
         self._count_down = self._tasks.finish
+        self._count_taken = self._tasks.took
         if after_fork:
             self._leave_parent_behind()
         else:
@@ -243,7 +244,7 @@ class Carrier(Sending):
         if mark != MARK:
             raise out_of_step(record)
         if record[0] <= INLINE_BYTES:
-            self._tasks.taken += 1
+            self._count_taken()
             if self._slots is not None:
                 # As soon as can be: a kill before this line costs a slot until it is missed.
                 self._slots.free()
@@ -253,7 +254,7 @@ class Carrier(Sending):
         notice = notice_in(record)
         if notice is not None:
             return notice
-        self._tasks.taken += 1
+        self._count_taken()
         if self._slots is not None:
             self._slots.free()
         reference = reference_in(record)

@@ -7,6 +7,9 @@ stores that a kill leaves whole; whoever wants to know adds them up.
 
 from __future__ import annotations
 
+from collections import deque
+from functools import partial
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from persistq._carrier.board import Board
@@ -19,15 +22,17 @@ class Tasks:
         board (Board): What the processes of the carrier share.
 
     Attributes:
-        taken (int): How many messages this process has taken.
+        took (() -> None): Says that this process has taken a message.
     """
 
     def __init__(self, board: Board) -> None:
         self._numbers = board.numbers
         self._local = board.local
         self._unfinished = board.unfinished
-        self.taken = 0
-        self._finished = 0
+        # One entry for each message that was taken here and not finished. A number would be shared
+        # by threads, and lose what two of them change at once; these are one step each.
+        self._unfinished_here: deque[None] = deque()
+        self.took = partial(self._unfinished_here.append, None)
 
     def add(self, count: int = 1) -> None:
         """Count tasks, before their messages can be taken."""
@@ -40,9 +45,11 @@ class Tasks:
         """Count one task as finished; return False where there was none left."""
         # For each message that was taken here there is a task. Beyond that, as for who completes
         # what others took, all have to be asked.
-        if self._finished >= self.taken and self._unfinished() <= 0:
-            return False
-        self._finished += 1
+        try:
+            self._unfinished_here.pop()
+        except IndexError:
+            if self._unfinished() <= 0:
+                return False
         try:
             self._local.numbers[1] += 1
         except AttributeError:

@@ -103,8 +103,7 @@ class Leaving:
         if membership.role == PRODUCER and not self._producer.is_closed:
             owes = owes or error is not None or self._transport.number_of_producers > 1
         why = f"{type(error).__name__}: {error}" if error is not None else ""
-        if not self._consumer.has_work:
-            self._consumer.forget_started()
+        self._consumer.forget_started()
         membership.leave(owes, why=why.replace("\n", " ")[:500])
 
     def dispose(self, give_up: bool = False) -> None:
