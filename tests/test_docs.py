@@ -155,6 +155,7 @@ def test_the_reference_names_everything_that_is_public() -> None:
     names |= set(inspect.signature(persistq.PersistentQueue).parameters)
     names |= set(inspect.signature(persistq.pickup_dirs).parameters)
     names |= {name for name in public(exceptions) if name.endswith("Error")}
+    names |= public(persistq.Summary) | set(inspect.signature(persistq.run).parameters)
     names |= public(persistq.PersistentQueue()) | {"MPXError", "queuing", "exceptions"}
     pages = "\n".join(page.read_text("utf-8") for page in REFERENCE.parent.glob("*.md"))
     spans = re.findall(r"`([^`\n]+)`", BLOCK.sub("", pages))

@@ -23,6 +23,7 @@ FLOORS = [
     {"_journal", "_carrier"},
     {"_lease"},
     {"_fs", "_generic", "_processes", "_reasons", "exceptions", "_sentinels"},
+    {"_storing", "_mounts", "_forks"},  # which _fs hands on
 ]
 LEAVES = {"_fs", "_generic", "_processes", "_reasons", "exceptions", "_sentinels"}
 # What may reach less than its floor allows.

@@ -73,7 +73,7 @@ def test_the_signature_is_the_references_and_then_keywords() -> None:
         ("mark_all_work_done", ["self"]),
         ("close", ["self"]),
         ("fail", ["self"]),
-        ("dispose", ["self"]),
+        ("dispose", ["self", "give_up"]),
         ("return_same", ["obj"]),
         ("put_many", ["self", "iterable", "block", "timeout"]),
         ("join", ["self", "timeout"]),

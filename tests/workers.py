@@ -232,30 +232,6 @@ def work_and_tell(q: PersistentQueue, path: str) -> None:
         os.rename(path + ".new", path)
 
 
-def be_a_parent_of_the_busy(talk: Any, folder: str, method: str) -> None:
-    context: Any = multiprocessing.get_context(method)
-    q = PersistentQueue("jobs", os.path.join(folder, "run"), queue=context)
-    worker = context.Process(target=work_when_orphaned, args=(q, os.path.join(folder, "done")))
-    worker.start()
-    q.put_many(map(str, range(20)))
-    talk.send("put")
-    talk.recv()
-
-
-def work_when_orphaned(q: PersistentQueue, path: str) -> None:
-    done = []
-    try:
-        for message in q:
-            while not q._consumer._is_orphaned:  # it is busy until that is known
-                time.sleep(0.02)
-            q.task_done(message)
-            done.append(message)
-    except UpstreamFailureError:
-        with open(path + ".new", "w") as file:
-            file.write(" ".join(done))
-        os.rename(path + ".new", path)
-
-
 def wait_for_files(paths: list[Path]) -> None:
     """Wait until files are there; the test's time limit ends it."""
     while not all(path.exists() for path in paths):
@@ -424,3 +400,82 @@ def start_until(talk: Any, current: str, previous: str | None, number: int) -> N
         setattr(os, name, counted(getattr(os, name)))
     PersistentQueue("jobs", current, previous, queue=queue.Queue())
     os.kill(os.getpid(), signal.SIGKILL) if calls >= number else os._exit(0)
+
+
+def take_and_die(talk: Any, q: PersistentQueue, count: int) -> None:
+    for _ in range(count):
+        q.get()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_and_decide_until(talk: Any, current: str, previous: str, what: str, number: int) -> None:
+    """Decide of work set aside, or set some aside, and be killed before the so-manyth write."""
+    q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    q.requeue_unprocessed_work()
+    calls = 0
+    q.task_done(q.get())  # all files that the start makes are made
+
+    def counted(call: Any) -> Any:
+        def count(*args: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **named)
+
+        return count
+
+    import io
+
+    from persistq._journal import journal_file
+
+    class Counted(io.FileIO):
+        write = counted(io.FileIO.write)
+
+    journal_file.io.FileIO = Counted  # type: ignore[misc]
+    for name in ("rename", "open", "link", "unlink", "ftruncate", "fdatasync"):
+        setattr(os, name, counted(getattr(os, name)))
+    if what == "task_failed":
+        q.task_failed(q.get(), "bad data")
+    elif what == "requeue_failed_work":
+        q.requeue_failed_work()
+    else:
+        q.discard_failed_work()
+    os._exit(0 if calls < number else 9)
+
+
+def work_and_fail(talk: Any, q: PersistentQueue) -> int:
+    def function(message: Any) -> None:
+        if "bad" in str(message):
+            raise ValueError("row 17 has 4 columns")
+
+    return q.work(function)
+
+
+def die_of_the_first(talk: Any, current: str, previous: str) -> None:
+    q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    q.requeue_unprocessed_work()
+    q.get(False)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_and_dispose(talk: Any, q: PersistentQueue) -> Any:
+    message = q.get()
+    q.dispose()
+    return message
+
+
+def end_at_once(talk: Any, q: PersistentQueue) -> None:
+    pass
+
+
+def lock_folder(talk: Any, folder: str) -> None:
+    from persistq import _fs
+
+    with _fs.folder_lock(folder):
+        talk.send("locked")
+        talk.recv()
+
+
+def wait_for_a_word(talk: Any) -> None:
+    talk.recv()

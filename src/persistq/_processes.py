@@ -268,3 +268,21 @@ def _windows_process_start_s(pid: int) -> float | None:
         return float("-inf")
     finally:
         kernel.CloseHandle(ctypes.c_void_p(handle))
+
+
+def occupy_standard_streams() -> None:
+    """Open the null device on those of descriptors 0, 1 and 2 that are closed.
+
+    Else the next file or pipe that is opened becomes standard output, say, and gets whatever a C
+    library prints there.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is taken, which is this one, unless another thread was faster.
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened > 2:
+                os.close(opened)
+            else:
+                os.set_inheritable(opened, True)  # as standard streams are

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import end_to_end
 import footprint
+import jobs
 import peers
 from harness import Amounts, Report, about
 
@@ -36,6 +37,7 @@ SECTIONS: dict[str, Callable[[Amounts, Report], None]] = {
     **journal.SECTIONS,
     **folder.SECTIONS,
     **footprint.SECTIONS,
+    **jobs.SECTIONS,
     **cli.SECTIONS,
     **carrier.SECTIONS,
     **peers.SECTIONS,

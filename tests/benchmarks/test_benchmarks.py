@@ -48,6 +48,10 @@ MEASURED = {
     "folder-put": {("folder put by move", "WritableFolderQueue")},
     "folder-wait": {("folder get that waits: median, against 0.5 ms", "wake")},
     "import": {("import, over an empty interpreter", "persistq")},
+    "jobs": {
+        ("a job of 200 messages that do nothing, 4 workers", contender)
+        for contender in ("run", "run, with on_result", "ProcessPoolExecutor.map")
+    },
     "command-line": {("command line: journals of 20,000 lines", "status")},
     "carrier": {("the carrier alone, 30 bytes, 4 workers", "put_many")},
     "peers": {("peers: end to end, 1 workers", "persistq, ack")},

@@ -107,7 +107,7 @@ def test_what_is_discarded_is_neither_done_nor_told_of_again(
 
     assert "--yes" in text("discard", str(tmp_path), "b1", status=2)
     assert failed(tmp_path) == ["b1", "b2"]
-    assert text("discard", "--yes", str(tmp_path), "b1") == "given up: b1\n1 message given up\n"
+    assert text("discard", str(tmp_path), "--yes", "b1") == "given up: b1\n1 message given up\n"
 
     assert failed(tmp_path) == ["b2"]
     current, done = a_night(nursery, tmp_path, [], [])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,32 @@ def test_work_that_is_set_aside_is_counted_and_makes_status_exit_with_1(
     text("status", str(tmp_path))
 
 
+def documented(of: str) -> set[str]:
+    """Return the fields that the reference page lists in the table behind some words."""
+    page = Path(__file__).parents[2] / "docs/reference/command-line.md"
+    section = page.read_text("utf-8").split("\n### JSON\n")[1].split(of, 1)[1]
+    table = section.split("| --- | --- | --- |\n")[1].split("\n\n")[0]
+    return {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+
+
+def test_the_reference_lists_each_field_of_the_json(tmp_path: Path, nursery: Nursery) -> None:
+    nursery.start(cli_workers.run_job, str(tmp_path), None, ["b"], ["b"], False).result()
+    worker = nursery.start(cli_workers.put_and_work, str(tmp_path / "other"), 1, 0)
+    worker.receive()
+    WritableFolderQueue(tmp_path / "in")
+
+    (journal,) = surveys(tmp_path, status=1)
+    (busy, folder) = surveys(tmp_path / "other", tmp_path / "in", status=1)
+    (failed,) = json.loads(text("failed", "--json", str(tmp_path)))
+
+    assert set(journal) == set(busy) == documented("gives for journals:")
+    assert set(folder) == documented("for a folder queue:")
+    assert set(busy["in_progress"][0]) == documented("for each process in")
+    assert {*failed, "file"} == documented("`failed --json` gives")
+
+
 def test_alert_is_for_what_nobody_sees_to(tmp_path: Path, nursery: Nursery) -> None:
     worker = nursery.start(cli_workers.put_and_work, str(tmp_path), 3, 1)
     worker.receive()
@@ -87,6 +115,24 @@ def test_alert_of_a_folder_queue(tmp_path: Path, nursery: Nursery) -> None:
     for path in folder.glob("*.tsv"):
         path.unlink()
     text("status", "--alert", str(folder))
+
+
+def test_watch_says_when_nobody_is_left_to_do_the_work(tmp_path: Path, nursery: Nursery) -> None:
+    worker = nursery.start(cli_workers.put_and_work, str(tmp_path), 3, 1)
+    worker.receive()
+    command = [*COMMAND, "watch", "--interval", "0.05", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        try:
+            assert "nobody is at work" not in watching.stdout.readline()
+            worker.kill()
+            # It goes on, line for line, for a restart is awaited.
+            for line in watching.stdout:
+                if "nobody is at work" in line:
+                    break
+            assert " 33% 1/3" in line
+        finally:
+            watching.kill()
 
 
 def test_a_live_run_in_which_nobody_has_put_anything_is_shown(
@@ -143,6 +189,26 @@ def test_a_start_killed_before_it_could_seal_the_run_before_shows_its_work_once(
     (found,) = surveys(tmp_path, status=1)
 
     assert (found["path"], found["outstanding"]) == (third, 2)
+
+
+def test_work_that_was_carried_on_to_a_place_that_is_gone_is_not_hidden(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    folders = []
+    for _ in range(3):
+        current, previous = pickup_dirs(tmp_path, "jobs")
+        folders.append(current)
+        job = (current, previous, ["b"], [] if previous else ["b"], False)
+        nursery.start(cli_workers.run_job, *job).result()
+    shutil.rmtree(folders[1])  # the last one still tells that it has carried this one's work on
+    (found,) = surveys(tmp_path, status=1)
+    assert (found["path"], found["failed"]) == (folders[2], 1)
+    shutil.rmtree(folders[2])
+
+    (found,) = surveys(tmp_path, status=1)
+
+    assert (found["path"], found["failed"]) == (folders[0], 1)
+    assert "but not there any more: it is only here" in text("status", folders[0], status=1)
 
 
 @pytest.mark.parametrize("command", ["status", "outstanding", "failed"])

@@ -38,14 +38,14 @@ def test_nothing_is_lost_when_processes_are_killed_at_random(tmp_path: Path) -> 
 
 @pytest.mark.timeout(60)
 def test_nothing_is_lost_when_an_operation_is_killed_at_a_line(tmp_path: Path) -> None:
-    figures = run(STORM, "--only", "lines", "--stride", "13", "--folder", str(tmp_path))["lines"]
+    figures = run(STORM, "--only", "lines", "--stride", "37", "--folder", str(tmp_path))["lines"]
     assert (figures["lost"], figures["torn"]) == (0, 0)
     assert min(figures["steps"].values()) > 13
 
 
 @pytest.mark.timeout(90)
 def test_nothing_is_lost_when_an_operation_is_killed_at_a_system_call(tmp_path: Path) -> None:
-    arguments = ("--only", "system calls", "--stride", "4", "--folder", str(tmp_path))
+    arguments = ("--only", "system calls", "--stride", "11", "--folder", str(tmp_path))
     figures = run(STORM, *arguments)["system calls"]
     if isinstance(figures, str):
         pytest.skip(figures)
@@ -76,7 +76,7 @@ def test_nothing_is_lost_or_doubled_whoever_reclaims(
 @pytest.mark.timeout(60)
 def test_nothing_is_lost_where_the_kernel_has_no_such_rename(tmp_path: Path) -> None:
     common = ("--no-kernel-rename", "--folder", str(tmp_path))
-    figures = run(STORM, "--only", "lines", "--stride", "17", *common)["lines"]
+    figures = run(STORM, "--only", "lines", "--stride", "41", *common)["lines"]
     assert (figures["lost"], figures["torn"]) == (0, 0)
     figures = run(STORM, "--only", "races", "--rounds", "50", *common)["races"]
     assert figures["lost"] == 0

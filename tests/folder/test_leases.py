@@ -372,3 +372,31 @@ def test_a_group_of_a_dead_consumer_comes_back_as_one(folder: Path, nursery: Nur
     (folder / "x-b.tsv").unlink()
     assert len(queue.reclaim_abandoned()) == 2
     assert [os.path.basename(path)[18:] for path in queue.get(0)] == ["x-a.wip", "x-b.wip"]
+
+
+def test_the_lease_of_one_who_claims_and_dies_during_a_reclaim_stays(
+    folder: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from folder_workers import get_when_told
+    from persistq._folder import recovery
+
+    write(folder, "a.tsv", "b.tsv")
+    child = nursery.start(get_when_told, ReadableFolderQueue(folder))
+    child.send(0)
+    os.unlink(child.receive())  # so nothing refers to its lease, which it has
+    real = recovery.Listing
+    looks: list[object] = []
+
+    def look(*args: object) -> object:
+        looks.append(real(*args))
+        if len(looks) == 2:
+            child.send(0)
+            assert child.receive().endswith("_b.wip")
+            child.kill()
+        return looks[-1]
+
+    monkeypatch.setattr(recovery, "Listing", look)
+    queue = ReadableFolderQueue(folder)
+    assert queue.reclaim_abandoned() == []
+    assert len(looks) == 2
+    assert queue.reclaim_abandoned() == [str(folder / "b.tsv")]

@@ -304,6 +304,19 @@ def test_a_start_waits_for_a_run_that_is_just_ending(nights: Nights, nursery: Nu
     other.send("end")
 
 
+def test_a_start_does_not_hang_behind_one_that_was_stopped_in_its_midst(
+    nights: Nights, nursery: Nursery
+) -> None:
+    nights.run("1", None, ["a"])
+    locker = nursery.start(workers.lock_folder, nights.path("1"))
+    assert locker.receive() == "locked"
+    for current in ("1", "2"):
+        error = nights.error(current, "1", 0.3)
+        assert error.startswith("PreviousRunActiveError: another process has locked")
+    locker.kill()
+    assert nights.run("2", "1") == (1, ["a"])
+
+
 # --- a seal is found by who comes back ---------------------------------------------------------
 
 

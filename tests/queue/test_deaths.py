@@ -521,19 +521,6 @@ def test_a_worker_whose_parent_died_does_the_rest_and_stops(
     assert [path.read_text() for path in told] == ["UpstreamFailureError"] * 2
 
 
-def test_a_worker_that_learns_of_its_parents_death_does_what_had_reached_it(
-    tmp_path: Path, nursery: Nursery, start_method: str
-) -> None:
-    arguments = (str(tmp_path), start_method)
-    parent = nursery.start(workers.be_a_parent_of_the_busy, *arguments, method="spawn")
-    assert parent.receive() == "put"
-    parent.kill()
-    workers.wait_for_files([tmp_path / "done"])
-    assert (tmp_path / "done").read_text().split() == list(map(str, range(20)))
-    again = PersistentQueue("jobs", tmp_path / "2", tmp_path / "run", queue=queue.Queue())
-    assert again.get_list_of_outstanding_work() == []
-
-
 # --- restarts over a live run ------------------------------------------------------------
 
 
@@ -630,3 +617,17 @@ def test_a_death_is_logged(
     with caplog.at_level(logging.WARNING, "persistq"):
         assert q.get() == "a"
     assert "1 messages taken over from workers that died" in caplog.text
+
+
+def test_workers_that_wait_all_hear_of_the_end_at_once(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from persistq._queue import orphans
+
+    monkeypatch.setattr(orphans, "_LOOK_S", 60.0)  # who misses it would sleep on
+    q = PersistentQueue("jobs", tmp_path, number_of_workers=4)
+    waiting = [nursery.start(workers.work, q) for _ in range(4)]
+    q.put_many(map(str, range(100)))
+    assert q.join(20)
+    q.close()
+    assert sum(len(child.result()) for child in waiting) == 100

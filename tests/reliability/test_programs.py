@@ -81,3 +81,27 @@ def test_eight_threads_share_queues_and_folders(part: str) -> None:
     assert found["wrong"] == []
     assert isinstance(found["rounds"], dict)
     assert found["rounds"][part] >= 1
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("arguments", [["--start-method=spawn"], ["--results"]])
+def test_killed_and_called_again_run_does_all_or_sets_it_aside(arguments: list[str]) -> None:
+    found = figures("kill_run.py", "--kills=3", "--messages=200", "--workers=2", *arguments)
+    assert found["kills"] >= 3
+    assert (found["lost"], found["not set aside"], found["outstanding"]) == (0, 0, 0)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("overlapping_starts.py", ["--rounds=1", "--waves=2"]),
+        ("stop_and_continue.py", ["--rounds=1", "--waves=2"]),
+        ("folders_in_turn.py", ["--rounds=1", "--nights=8", "--folders=2"]),
+    ],
+)
+def test_no_two_living_runs_do_the_same_work(program: str, arguments: list[str]) -> None:
+    found = figures(program, *arguments)
+    assert (found["lost"], found["by two living runs"], found["hangs"]) == ([], [], 0)
+    assert isinstance(found["starts"], int)
+    assert found["starts"] > 3

@@ -112,6 +112,9 @@ class Board:
 
     # Whether anything was posted: one look at memory, without a call in Python.
     has_news: Callable[[], bool]
+    # What each thread has of its own: `flags` and `numbers`, once it has asked for them. A forked
+    # child has another one.
+    local: threading.local
     # Whether `tell_failed` was called, in any process, ever.
     is_failed_told: Callable[[], bool]
 
@@ -140,7 +143,7 @@ class Board:
         self._blocks: list[memoryview] = []
         self._numbers = count()
         self._free: deque[tuple[memoryview, memoryview]] = deque()
-        self._local = threading.local()
+        self.local = threading.local()
         # What was read of the file so far: up to where, how often each kind of event was there.
         self._read: tuple[int, dict[bytes, int]] = (RECORD_BYTES, {})
 
@@ -197,22 +200,17 @@ class Board:
         means nothing here.
         """
         try:
-            return self._local.flags  # type: ignore[no-any-return]
+            return self.local.flags  # type: ignore[no-any-return]
         except AttributeError:
             return self._take_slot()
-
-    @property
-    def local(self) -> threading.local:
-        """What this thread has of its own: `flags` and `numbers`, once it has asked for them."""
-        return self._local
 
     def numbers(self) -> memoryview:
         """Return this thread's own two numbers, which only grow: tasks added, tasks finished."""
         try:
-            return self._local.numbers  # type: ignore[no-any-return]
+            return self.local.numbers  # type: ignore[no-any-return]
         except AttributeError:
             self._take_slot()
-            return self._local.numbers  # type: ignore[no-any-return]
+            return self.local.numbers  # type: ignore[no-any-return]
 
     def set_backlog(self, waits: bool) -> None:
         """Say whether messages wait in this process's feeder."""
@@ -233,9 +231,9 @@ class Board:
                 break
             except IndexError:
                 self._add_block()
-        self._local.slot = _Slot(flags, numbers, self._free)
-        self._local.numbers = numbers
-        self._local.flags = flags
+        self.local.slot = _Slot(flags, numbers, self._free)
+        self.local.numbers = numbers
+        self.local.flags = flags
         return flags
 
     def _add_block(self) -> None:

@@ -61,7 +61,7 @@ from persistq._carrier.sending import Sending
 from persistq._carrier.slots import Slots
 from persistq._carrier.spill import Spill
 from persistq._carrier.tasks import Tasks
-from persistq._fs import occupy_standard_streams
+from persistq._processes import occupy_standard_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Carrier(Sending):
         self._reader, self._waiter, self._writer = open_pipe()
         self._slots = Slots(maxsize, ctx) if maxsize > 0 else None
         self.board = Board()
+        self.tasks = Tasks(self.board)
         self._spill = Spill(Home())
         self._opid = os.getpid()
         self._reset()
@@ -137,6 +138,7 @@ class Carrier(Sending):
         self._reader, self._writer = own_end(reader), own_end(writer)
         self._waiter = None if waiter is None else own_end(waiter)
         self._spill = Spill(home)
+        self.tasks = Tasks(self.board)
         self._reset()
 
     def _reset(self, after_fork: bool = False) -> None:
@@ -147,10 +149,9 @@ class Carrier(Sending):
         self._read_fd = -1 if self._reader.closed else self._reader.fileno()
         self._wait_fd = -1 if self._waiter is None or self._waiter.closed else self._waiter.fileno()
         self._write_fd = -1 if self._writer.closed else self._writer.fileno()
-        self._tasks = Tasks(self.board)
-        self._count_up = self._tasks.add
-        self._count_down = self._tasks.finish
-        self._count_taken = self._tasks.took
+        self._count_up = self.tasks.add
+        self._count_down = self.tasks.finish
+        self._count_taken = self.tasks.took
         if after_fork:
             self._leave_parent_behind()
         else:
@@ -270,8 +271,7 @@ class Carrier(Sending):
         Raises:
             ValueError: Called more often than messages were put.
         """
-        if not self._count_down():
-            raise ValueError("task_done() called too many times")
+        self._count_down()
 
     def join(self, timeout: float | None = None) -> bool:  # type: ignore[override]
         """Wait until the work for every message put is finished.
@@ -283,7 +283,7 @@ class Carrier(Sending):
             bool: Whether all is finished.
         """
         # Looking costs a few microseconds, and a condition would need a lock.
-        nothing_left = self._tasks.none_left
+        nothing_left = self.tasks.none_left
         deadline = None if timeout is None else time.monotonic() + timeout
         pause_s = 0.0005
         while not nothing_left():

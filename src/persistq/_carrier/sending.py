@@ -41,7 +41,7 @@ class Sending(_JoinableQueue):
     _spill: Spill
     _write_fd: int
     _count_up: Callable[..., None]
-    _count_down: Callable[[], bool]
+    _count_down: Callable[[], None]
     # Set by the first put, so that put asks one question instead of two.
     _open_for_put = False
     _closed: bool

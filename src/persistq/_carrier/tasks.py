@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
+from persistq._fs import watch_forks
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from persistq._carrier.board import Board
@@ -26,36 +28,42 @@ class Tasks:
     """
 
     def __init__(self, board: Board) -> None:
-        self._numbers = board.numbers
-        self._local = board.local
-        self._unfinished = board.unfinished
+        self._board = board
         # One entry for each message that was taken here and not finished. A number would be shared
         # by threads, and lose what two of them change at once; these are one step each.
         self._unfinished_here: deque[None] = deque()
         self.took = partial(self._unfinished_here.append, None)
+        watch_forks(self)
+
+    def _after_fork(self) -> None:
+        """Begin with nothing taken: what a fork has brought is the parent's."""
+        self._unfinished_here.clear()
 
     def add(self, count: int = 1) -> None:
         """Count tasks, before their messages can be taken."""
         try:
-            self._local.numbers[0] += count
+            self._board.local.numbers[0] += count
         except AttributeError:
-            self._numbers()[0] += count
+            self._board.numbers()[0] += count
 
-    def finish(self) -> bool:
-        """Count one task as finished; return False where there was none left."""
+    def finish(self) -> None:
+        """Count one task as finished.
+
+        Raises:
+            ValueError: There was none left.
+        """
         # For each message that was taken here there is a task. Beyond that, as for who completes
         # what others took, all have to be asked.
         try:
             self._unfinished_here.pop()
         except IndexError:
-            if self._unfinished() <= 0:
-                return False
+            if self._board.unfinished() <= 0:
+                raise ValueError("task_done() called too many times") from None
         try:
-            self._local.numbers[1] += 1
+            self._board.local.numbers[1] += 1
         except AttributeError:
-            self._numbers()[1] += 1
-        return True
+            self._board.numbers()[1] += 1
 
     def none_left(self) -> bool:
         """Tell whether none is unfinished."""
-        return self._unfinished() <= 0
+        return self._board.unfinished() <= 0

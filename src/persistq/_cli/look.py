@@ -25,7 +25,8 @@ def folder_options(options: argparse.Namespace) -> dict[str, Any]:
     """Give what a survey of a folder queue takes, from the command's options.
 
     Args:
-        options (argparse.Namespace): With `extension`, `done_dir`, `items` and `group`.
+        options (argparse.Namespace): With `extension`, `done_dir`, `failed_dir`, `items` and
+            `group`.
 
     Raises:
         ValueError: The pattern of groups is none.
@@ -35,6 +36,7 @@ def folder_options(options: argparse.Namespace) -> dict[str, Any]:
     given: dict[str, Any] = {
         "extension": None if options.extension is None else dotted(options.extension),
         "done_folder": options.done_dir,
+        "failed_folder": options.failed_dir,
     }
     if options.items is None and options.group is None:
         return given
@@ -91,7 +93,8 @@ def status(options: argparse.Namespace) -> int:
 def _is_in_order(survey: _survey.Survey) -> bool:
     if isinstance(survey, _survey.JournalSurvey):
         return survey.is_finished and not survey.failed
-    return not (survey.outstanding or survey.failed or survey.producers.dead)
+    bad = survey.set_aside or survey.failed or survey.producers.dead
+    return not (survey.outstanding or bad)
 
 
 def _as_tables(found: list[_survey.Survey]) -> list[str]:
@@ -151,7 +154,11 @@ def _journal_remarks(journal: _survey.JournalSurvey) -> list[str]:
             "why, 'persistq retry' has the next run do them again."
         )
     if journal.carried_on is not None:
-        lines.append(f"{name}: carried on, so what was left is in {show.safe(journal.carried_on)}.")
+        where = show.safe(journal.carried_on)
+        if journal.outstanding or journal.failed:
+            lines.append(f"{name}: carried on in {where}, but not there any more: it is only here.")
+        else:
+            lines.append(f"{name}: carried on, so what was left is in {where}.")
     return [""] * bool(lines) + lines
 
 
@@ -162,6 +169,7 @@ def _folder_rows(folders: list[_survey.FolderSurvey]) -> list[list[str]]:
             "WAITING",
             "IN PROGRESS",
             "DONE",
+            "FAILED",
             "OPEN",
             "CLOSED",
             "DEAD",
@@ -180,6 +188,7 @@ def _folder_rows(folders: list[_survey.FolderSurvey]) -> list[list[str]]:
                 str(folder.waiting),
                 str(sum(hand.count for hand in folder.in_progress)),
                 "-" if folder.done is None else str(folder.done),
+                str(folder.set_aside),
                 str(producers.open),
                 str(producers.closed),
                 str(producers.dead),
@@ -223,7 +232,10 @@ def _remarks(folder: _survey.FolderSurvey) -> list[str]:
     for name, reason in folder.odd.items():
         lines.append(f"{path}: {show.safe(name)} is passed over: {show.safe(reason)}.")
     if folder.set_aside:
-        lines.append(f"{path}: {show.count_of(folder.set_aside, 'file')} could not be done.")
+        lines.append(
+            f"{path}: {show.count_of(folder.set_aside, 'file')} set aside. 'persistq failed' says "
+            "why, 'persistq retry' puts them on the queue again."
+        )
     if folder.is_queue and folder.others and not folder.outstanding:
         lines.append(
             f"{path}: nothing waits that ends with {show.safe(folder.extension)}, but "

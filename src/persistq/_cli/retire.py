@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 
-from persistq import PersistqError, _fs, _survey
+from persistq import _fs, _survey
 from persistq._cli import ERROR, FINE, show
 from persistq._cli.repair import may
-from persistq._journal.decisions import undecided, where_work_is
+from persistq._journal.decisions import undecided
 from persistq._journal.names import HELD, WITHOUT_IDENTITY
 from persistq._journal.outstanding import count
 from persistq._journal.run_state import RunState
@@ -149,11 +149,6 @@ def _same_again(
 def _can_go(state: RunState, is_needed: bool) -> bool:
     if _held(state):
         return False
-    if state.seal is not None:
-        try:
-            where_work_is(state.directory, state.names.prefix)
-        except PersistqError:
-            is_needed = True  # it was carried on, to a place that is gone: here is all there is
     return not (is_needed and (count(state.chain()).lines or undecided(state)))
 
 

@@ -31,18 +31,22 @@ if TYPE_CHECKING:
 _SLICE_MS = 200.0
 
 
-def _actor(options: argparse.Namespace) -> Actor:
+def _producer(options: argparse.Namespace) -> Actor:
+    own = os.getpid()
     if options.pid is not None:
         return Actor(options.pid)
-    own = os.getpid()
     if acting.has_announced(own, options.folder):
         # `sh -c 'persistq put ...; persistq close ...'`: the shell has put the last command in
         # its own place, so it is this process that has put.
         return Actor(own)
-    return Actor(acting.caller())
+    return _consumer(options)
 
 
-def _extension(options: argparse.Namespace) -> str:
+def _consumer(options: argparse.Namespace) -> Actor:
+    return Actor(acting.caller() if options.pid is None else options.pid)
+
+
+def _extension(options: argparse.Namespace, actor: Actor) -> str:
     """Give the extension that was named, or that of the queue that is there.
 
     Raises:
@@ -52,6 +56,11 @@ def _extension(options: argparse.Namespace) -> str:
         dotted(options.extension)  # what is wrong with it comes first
     if not os.path.isdir(options.folder):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), options.folder)
+    if options.extension is None:
+        # From the lease of earlier commands, if it can be: a large folder takes long to list.
+        known = actor.extension_in(options.folder)
+        if known is not None:
+            return known
     return _survey.extension_of(options.folder, options.extension)
 
 
@@ -78,20 +87,22 @@ def put(options: argparse.Namespace) -> int:
     """Put files on a queue."""
     extension = _survey.extension_of(options.folder, options.extension)
     writer = ActingWriter(
-        _actor(options), options.folder, extension, announce=not options.no_announcement
+        _producer(options), options.folder, extension, announce=not options.no_announcement
     )
     return _each(options.files, lambda file: writer.put(file, copy=options.copy))
 
 
 def close(options: argparse.Namespace) -> int:
     """Say that this producer puts no more."""
-    ActingWriter(_actor(options), options.folder, _extension(options)).close(dead=options.dead)
+    actor = _producer(options)
+    ActingWriter(actor, options.folder, _extension(options, actor)).close(dead=options.dead)
     return FINE
 
 
 def fail(options: argparse.Namespace) -> int:
     """Say that this producer failed."""
-    ActingWriter(_actor(options), options.folder, _extension(options)).fail()
+    actor = _producer(options)
+    ActingWriter(actor, options.folder, _extension(options, actor)).fail()
     return FINE
 
 
@@ -99,7 +110,7 @@ def get(options: argparse.Namespace) -> int:
     """Claim the next file, and print its path."""
     if options.timeout is not None and not options.timeout >= 0:
         raise ValueError(f"--timeout {options.timeout:g}: expected seconds, 0 or more")
-    actor = _actor(options)
+    actor = _consumer(options)
     signals: list[int] = []
     # Between the claim and the print nothing may end us: nobody would know of the file.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -109,7 +120,7 @@ def get(options: argparse.Namespace) -> int:
     reader = ActingReader(
         actor,
         options.folder,
-        _extension(options),
+        _extension(options, actor),
         min_age=options.min_age * 1000,
         forever=options.forever,
     )

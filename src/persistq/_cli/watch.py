@@ -77,7 +77,8 @@ class JournalView:
             self.note = f"carried on in {show.safe(state.seal.directory)}"
             return True
         if self.done < self.total:
-            if all(member.is_dead() is True for member in state.members_of_run()):
+            # Of a run without an identity, as of version 0.1, nobody can tell.
+            if state.run and all(member.is_dead() is True for member in state.members_of_run()):
                 self.note += ", " * bool(self.note) + "nobody is at work"
             return False
         # Counted, all is completed; by name too, and does nobody put any more?
@@ -142,6 +143,8 @@ class FolderView:
         hands = sum(hand.count for hand in survey.in_progress)
         dead = sum(hand.count for hand in survey.in_progress if hand.state == _survey.DEAD)
         self.note = f"{hands} in progress" + (f", {dead} of the dead" if dead else "")
+        if survey.set_aside:
+            self.note += f", {survey.set_aside} set aside"
         if survey.failed:
             self.note = "a producer failed"
         return survey.failed or (survey.is_finished and survey.ended)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from persistq import _processes
+from persistq import _lease, _processes
 from persistq._folder import control, identity, names
 from persistq._folder.identity import ShellClaimer
 from persistq._folder.readable import ReadableFolderQueue
@@ -70,6 +70,16 @@ class Actor:
         """
         digits = names.claimer_of_uuid(self.uuid())
         return ShellClaimer(folder, facts, self.pid, self.key, digits)
+
+    def extension_in(self, folder: str) -> str | None:
+        """Give the message extension that it has in a folder; None where no lease of it tells.
+
+        Args:
+            folder (str): Path of the folder.
+        """
+        name = names.lease_name(self.pid, names.claimer_of_uuid(self.uuid()))
+        known = _lease.read(os.path.join(folder, name)).get("messageExtension")
+        return known if isinstance(known, str) and known else None
 
 
 def caller() -> int:

@@ -13,6 +13,7 @@ from persistq._folder.publish import publish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Any
 
@@ -190,6 +191,30 @@ class Finishing(_FolderQueue):
             obj (Any): As for `task_done`.
         """
         return Attempt(self, obj)
+
+    def work(self, function: Callable[[Any], object]) -> int:
+        """Call a function with each file until all are done; set aside those for which it raises.
+
+        Args:
+            function ((message: str) -> object): Does the work; what it returns is not looked at.
+
+        Returns:
+            int: How many files (or groups) were done.
+
+        Raises:
+            UpstreamFailureError: A producer failed.
+        """
+        done = 0
+        for message in self:
+            with self.attempt(message) as attempt:
+                function(message)
+            done += attempt.done
+        return done
+
+    if TYPE_CHECKING:  # the queue that claims iterates
+
+        def __iter__(self) -> Iterator[Any]:
+            """Yield what is claimed until DONE."""
 
     def _resolve(self, obj: Claimed) -> list[str]:
         """Give the paths of the claimed files that something names.

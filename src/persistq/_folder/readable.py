@@ -405,25 +405,6 @@ class ReadableFolderQueue(Finishing):
                 self._watch.distrust()
             return restored
 
-    def work(self, function: Callable[[Any], object]) -> int:
-        """Call a function with each file until all are done; set aside those for which it raises.
-
-        Args:
-            function ((message: str) -> object): Does the work; what it returns is not looked at.
-
-        Returns:
-            int: How many files (or groups) were done.
-
-        Raises:
-            UpstreamFailureError: A producer failed.
-        """
-        done = 0
-        for message in self:
-            with self.attempt(message) as attempt:
-                function(message)
-            done += attempt.done
-        return done
-
     def mark_all_work_done(self) -> None:
         """Finish all files that wait, as `task_done` does, without handing them out."""
         self._own()

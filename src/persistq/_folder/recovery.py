@@ -316,14 +316,16 @@ def _carry_out(intent: together.Intent, member: Claimer, stage: Callable[[str], 
 def _tidy(member: Claimer, verdicts: Verdicts, extension: str, *directories: str | None) -> None:
     """Clear away what the dead left, and nothing refers to any more; see the calls for what."""
     folder = member.folder
-    listing = Listing(folder, extension, bool(member.facts.get("ignoreCase")))
-    _remove_temporaries(folder, listing.temporaries, verdicts)
-    leases = [(name, names.parse_lease(name)) for name in listing.leases]
+    leases = [(name, names.parse_lease(name)) for name in os.listdir(folder)]
     dead = [
         (name, owner)
         for name, owner in leases
         if owner and names.wip_prefix(*owner) != member.prefix and verdicts.of(*owner)[0]
     ]
+    # What refers to them is looked for only now: one that lived still might have claimed something
+    # between such a look and its death, and without its lease nobody could tell whose that is.
+    listing = Listing(folder, extension, bool(member.facts.get("ignoreCase")))
+    _remove_temporaries(folder, listing.temporaries, verdicts)
     if dead:
         # What they had half written elsewhere; with their leases goes what would tell.
         for directory in directories:

@@ -63,6 +63,17 @@ def where_work_is(directory: str, prefix: str) -> RunState:
     return state
 
 
+def is_elsewhere(state: RunState) -> bool:
+    """Tell whether another run holds a run's work by now, and is there."""
+    if state.seal is None:
+        return False
+    try:
+        where_work_is(state.directory, state.names.prefix)
+    except PersistqError:
+        return False
+    return True
+
+
 def _holder(seal: Seal, prefix: str) -> RunState | None:
     try:
         there = RunState(seal.directory, prefix)

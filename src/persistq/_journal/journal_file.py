@@ -262,11 +262,12 @@ class JournalFile:
         with self._lock:
             if unless():
                 return False
-            if self._file is not None:
+            if self._identity is not None:  # it was made, be it open or closed by now
                 try:
-                    if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                    status = os.stat(self._path)
+                    if (status.st_dev, status.st_ino) == self._identity:
                         os.unlink(self._path)
-                except (OSError, ValueError):
+                except OSError:
                     pass  # it is gone already
                 self.close()
                 self._identity = None

@@ -86,6 +86,7 @@ class Consumer:
         self._ends_owed = 0  # DONEs that were met, and not yet handed out
         self.in_hand = InHand()
         self._next_producers_s = 0.0
+        self._suspects_producers = False
         self._has_settled = False
         # The threads that have taken messages here.
         self.threads: set[threading.Thread] = set()
@@ -111,9 +112,9 @@ class Consumer:
         deadline_s = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._is_orphaned:
-                block = False  # what has reached the workers is done, and then they end
-            if membership is not None and time.monotonic() >= membership.next_look_s:
-                membership.check()
+                raise self._orphaned()
+            if membership is not None and not membership.next_look_s:
+                membership.check()  # somebody knows already that the run was carried on
             if hand.last is not None or self.in_hand.others:
                 flags[2] = block and timeout is None and orphans.is_alone()
             hand.generation = flags[0] = hand.generation % 255 + 1
@@ -125,12 +126,13 @@ class Consumer:
                         # Stopped for long, it may have woken up in a run that was carried on.
                         if time.monotonic() >= membership.next_look_s:
                             membership.check()
-                        self._record(hand, taken)
+                        if taken[1] is not None and hand.last is None and self._started is None:
+                            hand.last = taken  # as in _record, without a call
+                        else:
+                            self._record(hand, taken)
                     return taken[0]
             except Empty:
                 self._look_around()
-                if self._is_orphaned:
-                    raise self._orphaned() from None
                 raise
             finally:
                 flags[0] = 0
@@ -156,14 +158,17 @@ class Consumer:
         with self._lock:
             if self._membership is not None:
                 self._membership.join(WORKER)
-            if orphans.is_worker() and (self._watch is None or not self._watch.is_alive()):
-                wake = self._transport.waker()
-                if wake is not None:
-                    try:
-                        self._watch = orphans.Watch(self._has_reason_to_wake, wake)
-                    except RuntimeError as error:
-                        self._transport.look_around_yourself()
-                        logger.warning("no thread can be started that watches the run: %s", error)
+            if (
+                orphans.is_worker()
+                and self._transport.crosses_processes
+                and (self._watch is None or not self._watch.is_alive())
+            ):
+                try:
+                    self._watch = orphans.Watch(self._has_reason_to_wake, self._transport.waker())
+                except RuntimeError as error:
+                    self._watch = None
+                    self._transport.look_around_yourself()
+                    logger.warning("no thread can be started that watches the run: %s", error)
             self.threads = {t for t in self.threads if t.is_alive()} | {threading.current_thread()}
         self._local.hand = hand = self.in_hand.new_hand(self._transport.flags())
         return hand
@@ -189,15 +194,20 @@ class Consumer:
     # --- looking around -------------------------------------------------------------------
 
     def _has_reason_to_wake(self) -> bool:
-        if self._is_orphan():
-            self._is_orphaned = True
+        if not self._is_orphaned:
+            self._is_orphaned = self._is_orphan()
+        if not self.in_hand.is_anybody_taking():
+            return False  # nobody sleeps here: what is to be seen is seen at the next get()
+        if self._is_orphaned:
             return True
         membership = self._membership
         if membership is not None and membership.sealed_by(look=True) is not None:
             return True
         if self._transport.has_ended():
             return True
-        return self.in_hand.is_anybody_taking() and self._has_failed_producers()
+        if self._has_failed_producers():
+            self._suspects_producers = True  # who is woken looks at once, though we have just done
+        return self._suspects_producers
 
     def _is_orphan(self) -> bool:
         answer = None if self._membership is None else self._membership.is_orphan()
@@ -205,12 +215,14 @@ class Consumer:
 
     def _look_around(self) -> Sentinel | None:
         """Nothing came: see whether something will, and return FAILED where that is known."""
-        if not self._is_orphaned and self._watch is None:
-            is_worker = self._transport.crosses_processes and orphans.is_worker()
-            self._is_orphaned = is_worker and self._is_orphan()
+        if self._transport.crosses_processes and orphans.is_worker():
+            if not self._is_orphaned and self._watch is None:
+                self._is_orphaned = self._is_orphan()
+            if self._is_orphaned:
+                raise self._orphaned()
         if self._membership is not None:
             self._membership.check()
-        if not self._is_orphaned and self._has_failed_producers():
+        if self._has_failed_producers():
             self._transport.tell_failed()
             return FAILED
         return None
@@ -218,8 +230,10 @@ class Consumer:
     def _has_failed_producers(self) -> bool:
         """Tell whether so many producers have died that the end will never come."""
         membership, now_s = self._membership, time.monotonic()
-        if membership is None or now_s < self._next_producers_s or not self._is_quiet():
+        is_due = now_s >= self._next_producers_s or self._suspects_producers
+        if membership is None or not is_due or not self._is_quiet():
             return False
+        self._suspects_producers = False
         try:
             state = RunState(membership.directory, self._prefix)
             dead = recovery.dead_producers(state)
@@ -354,21 +368,23 @@ class Consumer:
         if self.completed is None:
             self._transport.task_done()
             return
-        hand = getattr(self._local, "hand", None)
-        if hand is not None:
+        try:
+            hand = self._local.hand
             last = hand.last
-            if last is not None and last[0] is obj:
-                # Killed before this: the work is done again by the next run. Behind it: it is not.
-                self.completed.append(last[1] + b"\n")
-                try:
-                    self._transport.task_done()
-                except ValueError:
-                    if not self._has_deaths():
-                        self.completed.withdraw([last[1]])
-                        raise
-                hand.last = None
-                return
-        self.task_done_many([obj])
+        except AttributeError:
+            last = None
+        if last is None or last[0] is not obj:
+            self.task_done_many([obj])
+            return
+        # Killed before this: the work is done again by the next run. Behind it: it is not.
+        self.completed.append(last[1] + b"\n")
+        try:
+            self._transport.task_done()
+        except ValueError:
+            if not self._has_deaths():
+                self.completed.withdraw([last[1]])
+                raise
+        hand.last = None
 
     def task_done_many(self, objs: Iterable[Any]) -> None:
         """Do the same for a batch, with one write. See `PersistentQueue.task_done_many`."""
@@ -486,6 +502,12 @@ class Consumer:
     def forget_started(self) -> bool:
         """Remove the record of what was begun where nothing is in hand, so that it says nothing."""
         return self._started is not None and self._started.remove(unless=lambda: self.has_work)
+
+    def close_files(self) -> None:
+        """Close the files; they are opened again when they are needed."""
+        for file in (self.completed, self._started):
+            if file is not None:
+                file.close()
 
     def give_up(self) -> bool:
         """Let go of what is in hand; return whether there was anything."""

@@ -35,15 +35,18 @@ class _Takers:
     """Tells whether somebody takes messages, or may begin to."""
 
     def __init__(self) -> None:
-        # Whoever was there before the queue has no copy of it.
-        self._strangers = set(orphans.living_children())
         # Processes that have not begun to take, and since when they have been seen.
         self._loading: dict[int, float] = {}
+        # What was there before the queue, such as the server of a multiprocessing manager, is none
+        # of its workers; where it is handed a copy all the same, that has a lease.
+        self._older = set(orphans.living_children())
 
     def are_among(self, living: Iterable[Member]) -> bool:
         """Tell whether one of these is a worker, or may become one, or a child may."""
         now_s = time.monotonic()
-        loading = set(orphans.living_children()) - self._strangers
+        children = set(orphans.living_children())
+        self._older &= children  # ids come round again
+        loading = children - self._older
         for member in living:
             if member.name.role in (WORKER, MAIN):
                 return True

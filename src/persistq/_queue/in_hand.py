@@ -49,8 +49,8 @@ class InHand:
         """Return what a thread keeps what it takes in."""
         hand = Hand(flags)
         with self._lock:
-            # A new list, for those that look without the lock; and without the hands of threads
-            # that have ended, or a server with a thread for each message would gather them.
+            # A new list, for those that look without the lock. Of threads that have ended, what
+            # they had taken is still in hand.
             kept = [h for h in self._hands if h.last is not None or h.thread.is_alive()]
             self._hands = [*kept, hand]
         return hand

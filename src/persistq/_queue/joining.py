@@ -150,7 +150,10 @@ class Joiner:
             return False
         began_s = time.monotonic()
         try:
-            with _fs.folder_lock(membership.directory):
+            # Somebody else who has the lock may be stopped, and this has a time to keep.
+            with _fs.folder_lock(membership.directory, wait=False) as is_ours:
+                if not is_ours:
+                    return False
                 state = RunState(membership.directory, self._prefix)
                 if state.run != membership.run:
                     membership.check()

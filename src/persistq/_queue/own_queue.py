@@ -77,7 +77,7 @@ class OwnQueue:
         # A call less for each message.
         self._has_news = board.has_news
         self.put = carrier.put_bytes
-        self.task_done = carrier.task_done
+        self.task_done = carrier.tasks.finish
         self._get_bytes = carrier.get_bytes
         self.join = carrier.join
         self.token = board.token
@@ -271,8 +271,10 @@ class OwnQueue:
                     return self._unpack(data)
                 was_woken += 1
         finally:
-            if was_woken:
-                carrier.wake()  # it was for any of those who wait: the next one
+            # Each was for one of those who wait. Were one alone given back for several, the others
+            # would sleep until the next look around, a second later.
+            for _ in range(was_woken):
+                carrier.wake()
 
     def _unpack(self, data: bytes) -> tuple[Any, bytes | None]:
         kind = data[0]

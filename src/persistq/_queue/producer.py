@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from queue import Full
 
 from persistq import _fs
@@ -92,8 +93,8 @@ class Producer:
         self._batches: Iterator[list[Any]] | None = None
         self._requeued: tuple[str, set[int]] = ("", set())
         self._refused: list[Any] = []
-        self._sentinels_left = 0
-        self._sentinel: Sentinel = FAILED
+        # How this producer ends, once it is to: as what, and what has still to be put for that.
+        self._end: dict[str, tuple[Sentinel, deque[Sentinel]]] = {}
         self._lock = threading.RLock()
         self._local = threading.local()
 
@@ -461,7 +462,15 @@ class Producer:
         count = 0
         with self._lock:
             for record in failing.choose(messages):
-                message = self._codec.decode(record.line)
+                try:
+                    message = self._codec.decode(record.line)
+                except Exception as error:
+                    raise JournalError(
+                        f"{record.line.decode('utf-8', 'surrogateescape')!r}, which is set aside, "
+                        f"cannot be turned back into a message ({type(error).__name__}: {error}); "
+                        "expected text written by this queue's formatters. Pass the converter_list "
+                        "that matches, or give it up with discard_failed_work()."
+                    ) from error
                 known, self._known.is_any = self._known.is_any, False
                 try:
                     # Killed behind this: it is on the queue, and still to be decided.
@@ -474,6 +483,11 @@ class Producer:
 
     # --- ending ---------------------------------------------------------------------------
 
+    def close_files(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        if self.requested is not None:
+            self.requested.close()
+
     def finish(self, sentinel: Sentinel, block: bool = True) -> None:
         """Put DONE or FAILED for each worker. See `PersistentQueue.close` and `fail`.
 
@@ -482,20 +496,26 @@ class Producer:
             block (bool): Whether to wait for room, on a queue of the user's that is full.
         """
         with self._lock:
-            if not self.is_closed:
-                self.is_closed = True
-                self._sentinel = sentinel
-                self._sentinels_left = self._transport.number_of_ends(sentinel)
-            elif sentinel is FAILED and self._sentinel is not FAILED:
-                logger.warning("queue %r: fail() after close() ignored", self._prefix)
-            while self._sentinels_left > 0:
-                # Counted before it is put: a signal handler that ends the queue, too, goes on
-                # where this one stands.
-                self._sentinels_left -= 1
-                try:
-                    self._transport.end(self._sentinel, block)
-                except BaseException:
-                    self._sentinels_left += 1
-                    raise
+            if self._end or not self.is_closed:
+                self._put_ends(sentinel, block)
             if self._membership is not None:
                 self._membership.close()
+
+    def _put_ends(self, sentinel: Sentinel, block: bool) -> None:
+        # Decided, and taken one by one, in single steps: a signal handler that ends the queue, too,
+        # goes on where this one stands, and this one goes on behind it.
+        count = self._transport.number_of_ends(sentinel)
+        decided, left = self._end.setdefault("end", (sentinel, deque([sentinel] * count)))
+        self.is_closed = True
+        if sentinel is FAILED and decided is not FAILED:
+            logger.warning("queue %r: fail() after close() ignored", self._prefix)
+        while True:
+            try:
+                left.pop()
+            except IndexError:
+                return
+            try:
+                self._transport.end(decided, block)
+            except BaseException:
+                left.append(decided)
+                raise

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("persistq")
 
 # So many messages may wait. Of those, the last are kept free for two batches on their way.
-MAXSIZE = 1000
+MAXSIZE = 4000
 _BATCH = 100
 _ROOM = MAXSIZE - 3 * _BATCH
 # So long a message may wait for others that are recorded with the same write.
@@ -71,6 +71,7 @@ class Direct:
         self._folder = folder
         self._name = name
         self._function = function
+        self._time_limit = time_limit
         self._tick = tick
         self._crew = Crew(
             context, number, name, self._make, time_limit, self._on_end, self._on_limit
@@ -83,7 +84,8 @@ class Direct:
         self._put_at_s = 0.0
 
     def _make(self, place: Any) -> tuple[Callable[..., None], tuple[Any, ...], Any, Any]:
-        return work, (self._queue, self._function, place), None, None
+        is_timed = self._time_limit is not None
+        return work, (self._queue, self._function, place, is_timed), None, None
 
     def _on_end(self, worker: Worker) -> None:
         how = worker.how_it_ended()
@@ -214,8 +216,8 @@ class Direct:
 
     def stop(self) -> None:
         """Let the workers finish what they have in hand, and begin nothing more."""
+        self._let_go()  # nobody is replaced any more
         self._crew.stop()
-        self._let_go()
         try:
             with self._lock:
                 self._put_it(1.0)  # what the iterable has given is recorded

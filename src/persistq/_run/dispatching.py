@@ -7,6 +7,7 @@ here. Killed at any moment: what was in flight was in hand of this process, and 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from queue import Empty
 
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("persistq")
 
 _COLLECT_S = 0.2
+# How long what has come may wait, where messages come quickly.
+_STALE_S = 0.01
 # How long a message that was put may be on its way through the carrier.
 _GET_S = 1.0
 
@@ -94,6 +97,7 @@ class Dispatching:
         self._on_result = on_result
         self._tick = tick
         self._is_stopping = False
+        self._collected_s = 0.0
         self._waiting = 0  # on the queue
         self._again: deque[Any] = deque()  # in hand, and to be submitted anew
 
@@ -131,7 +135,8 @@ class Dispatching:
                         break
                 elif is_more:
                     is_more = self._put_one(fresh)
-                    self._take_in(0)  # the next message may be long in coming
+                    if time.monotonic() - self._collected_s > _STALE_S:
+                        self._take_in(0)  # the next message may be long in coming
                 else:
                     break
             if engine.in_flight():
@@ -163,6 +168,7 @@ class Dispatching:
     def _take_in(self, timeout: float) -> None:
         for outcome in self._engine.collect(timeout):
             self._settle(outcome)
+        self._collected_s = time.monotonic()
         self._tick()
 
     def _settle(self, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""An engine that is somebody else's: what has the `submit` of `concurrent.futures.Executor`."""
+"""An engine that is somebody else's: whatever has the `submit` of `concurrent.futures`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# What engines call it when a worker was lost: KilledWorker, TerminatedWorkerError, and so on.
+# What engines call a lost worker: KilledWorker, TerminatedWorkerError, WorkerCrashedError .
 _LOST = re.compile(
     r"(Kill|Terminat|Lost|Crash|Died).*Worker|Worker.*(Kill|Terminat|Lost|Crash|Died)"
 )

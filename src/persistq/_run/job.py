@@ -121,7 +121,7 @@ def run(
         )
     if not isinstance(keep_runs, int) or keep_runs < 0:
         raise ValueError(f"keep_runs is {keep_runs!r}; expected 0 or more")
-    if iter(messages) is messages and isinstance(messages, (str, bytes)):
+    if isinstance(messages, (str, bytes)):
         raise TypeError(f"messages is {messages!r}; expected a list, or another iterable")
     if workers is None:
         workers = getattr(executor, "_max_workers", None) or _processors()
@@ -221,9 +221,10 @@ class _Call:
 
         self._given = len(messages) if isinstance(messages, Sized) else None
         self._queue = job.begin(make_queue)
-        line = ProgressLine(self._prefix, progress, self._queue.progress, self._still_to_come)
+        line: ProgressLine | None = None
         requeued, has_ended = 0, False
         try:
+            line = ProgressLine(self._prefix, progress, self._queue.progress, self._still_to_come)
             passing = PassingOver(job, once)
             History(job.home, job.prefix).tidy(keep_runs, job.current)
             self._mode = self._make_mode(job.current, line)
@@ -252,8 +253,9 @@ class _Call:
                 time.monotonic() - began_s,
             )
         finally:
-            line.end()
-            line.release()
+            if line is not None:
+                line.end()
+                line.release()
             self._release()
             job.leave()
 

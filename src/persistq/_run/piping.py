@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import time
 from collections import deque
 from multiprocessing.connection import wait
 
@@ -30,6 +31,8 @@ logger = logging.getLogger("persistq")
 # What waits in a pipe while its worker is busy; every system's pipes hold more.
 _SMALL_BYTES = 2048
 _EXIT_S = 30.0
+# How often to look for those who take too long.
+_WATCH_S = 0.05
 
 
 class _Line:
@@ -73,6 +76,7 @@ class Piping:
         self._outcomes: list[Outcome] = []
         self._held: deque[tuple[Any, bytes]] = deque()  # what waits for an idle worker
         self._has_begun = False
+        self._next_watch_s = 0.0
 
     def _make(self, place: Any) -> tuple[Callable[..., None], tuple[Any, ...], Any, Any]:
         ours, theirs = self._context.Pipe()
@@ -133,12 +137,18 @@ class Piping:
         """
         crew = self._crew
         lines = {worker.extra.connection: worker.extra for worker in crew.workers}
+        somebody_has_ended = not lines
         if lines and not self._outcomes:
             for ready in wait([*lines, *crew.sentinels()], timeout):
                 line = lines.get(ready)
-                if line is not None:
+                if line is None:
+                    somebody_has_ended = True
+                else:
                     self._receive(line)
-        crew.watch()
+        now_s = time.monotonic()
+        if somebody_has_ended or now_s >= self._next_watch_s:
+            self._next_watch_s = now_s + _WATCH_S
+            crew.watch()
         crew.raise_error()
         self._send()
         outcomes, self._outcomes = self._outcomes, []

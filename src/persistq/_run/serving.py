@@ -83,16 +83,19 @@ class _Ordered:
         return self._place[ORDER] == TIME_IS_UP
 
 
-def work(queue: PersistentQueue, function: Callable[[Any], object], place: Place) -> None:
+def work(
+    queue: PersistentQueue, function: Callable[[Any], object], place: Place, is_timed: bool
+) -> None:
     """Do messages of a queue until it ends, or this worker is told to.
 
     Args:
         queue (PersistentQueue): The queue.
         function ((message) -> object): Does the work of one message.
         place (MutableSequence[float]): This worker's place.
+        is_timed (bool): Whether somebody asks since when it is at a message.
     """
     ordered = _Ordered(place)
-    get, attempt, now_s = queue.get, queue.attempt, time.monotonic
+    get, task_done = queue.get, queue.task_done
     try:
         while not ordered.is_leaving:
             message = get()
@@ -100,11 +103,18 @@ def work(queue: PersistentQueue, function: Callable[[Any], object], place: Place
                 break
             if place[ORDER] and place[ORDER] != TIME_IS_UP:
                 break  # not begun: it is given up, and outstanding
-            place[BEGAN] = now_s()
-            place[BEGUN] += 1
-            with attempt(message):
+            place[BEGUN] = 1
+            if is_timed:
+                place[BEGAN] = time.monotonic()
+            try:  # as queue.attempt() does, in less time
                 function(message)
-            place[BEGAN] = 0.0
+            except Exception as error:
+                logger.error("%r is set aside: it has failed", message, exc_info=error)
+                queue.task_failed(message, error)
+            else:
+                task_done(message)
+            if is_timed:
+                place[BEGAN] = 0.0
         queue.dispose()
     except UpstreamFailureError as error:
         logger.warning("a worker ends: %s", error)
@@ -130,9 +140,10 @@ def answer(connection: Connection, function: Callable[[Any], object], place: Pla
     ordered = _Ordered(place)
     try:
         while place[ORDER] in (GO_ON, TIME_IS_UP) and not ordered.is_leaving:
-            if not connection.poll(_LOOK_S):
-                if has_lost_parent():
-                    return
+            has_come = connection.poll(_LOOK_S)
+            if has_lost_parent():
+                return  # nobody would take what comes of it: it is outstanding
+            if not has_come:
                 continue
             task = connection.recv_bytes()
             if not task or place[ORDER] in (STOP, END_NOW):

@@ -94,6 +94,9 @@ def current_runs(home: str) -> list[tuple[str, str]]:
     Returns:
         list[tuple[str, str]]: Path and prefix of the journals, the latest run first.
     """
+    # Not of every command's start.
+    from persistq._journal.decisions import is_elsewhere
+
     found = []
     carried: set[tuple[str, str]] = set()  # prefix and identity of runs that a later one carries
     taken_over: dict[str, bool] = {}  # whether the run behind has carried work on, by prefix
@@ -107,7 +110,9 @@ def current_runs(home: str) -> list[tuple[str, str]]:
         for prefix in journal_prefixes(folder):
             state = RunState(folder, prefix)
             is_carried = (
-                state.seal is not None
+                is_elsewhere(state)
+                # That one is gone, but a later one has carried it on in its turn.
+                or (state.seal is not None and (prefix, state.seal.by) in carried)
                 # A start that was killed has not sealed it yet; or it could not be written.
                 or (prefix, state.run) in carried
                 # Runs without an identity, as of version 0.1, say nothing of each other.
@@ -166,7 +171,8 @@ def survey(path: str, **folder_options: Any) -> list[Survey]:
     for extension in extensions:
         queue = FolderSurvey(path, extension, holds_journals=has_journals, **folder_options)
         if has_journals:
-            if queue.in_progress or any(vars(queue.producers).values()) or queue.failed:
+            counts = vars(queue.producers).values()
+            if queue.in_progress or any(counts) or queue.failed or queue.set_aside:
                 found.append(queue)
         elif not has_runs or queue.is_queue:
             found.append(queue)

@@ -179,6 +179,7 @@ class FolderSurvey:
         is_anybody_there = self.producers.open or any(hand.state != DEAD for hand in hands)
         return bool(
             self.failed
+            or self.set_aside
             or self.producers.dead
             or any(hand.state == DEAD for hand in hands)
             or (self.outstanding and not is_anybody_there)
@@ -188,7 +189,7 @@ class FolderSurvey:
     def is_queue(self) -> bool:
         """Whether there is anything of a folder queue at all."""
         counts = vars(self.producers).values()
-        return bool(self.outstanding or self.failed or self.ended or any(counts))
+        return bool(self.outstanding or self.set_aside or self.failed or self.ended or any(counts))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can say."""

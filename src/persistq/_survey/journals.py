@@ -27,7 +27,8 @@ class JournalSurvey:
         failed (int): Messages set aside, of which nobody has decided.
         outstanding (int): Messages requested, and neither completed nor set aside.
         carried_on (str | None): The directory of the run that has carried on this one's work. What
-            is outstanding and set aside is there then, and none of it here.
+            is outstanding and set aside is there then, and none of it here; but if that is gone,
+            it is only here.
         in_progress (list[InHand]): What processes have in hand, by process.
         carried (int): How many of the requested ones were carried over from the run before.
         torn (int): Torn last lines, as a crash leaves them.
@@ -55,6 +56,7 @@ class JournalSurvey:
 
     def _look(self) -> None:
         from persistq._journal import failures
+        from persistq._journal.decisions import is_elsewhere
         from persistq._journal.outstanding import count
 
         state = RunState(self.path, self.prefix)
@@ -71,7 +73,7 @@ class JournalSurvey:
         self.carried_on = state.seal.directory if state.seal is not None else None
         left = totals.lines
         self._look_at_hands(state, dict(members), left if isinstance(left, set) else set(left))
-        if self.carried_on is not None:
+        if is_elsewhere(state):
             self.outstanding = self.failed = 0
 
     def _look_at_hands(
