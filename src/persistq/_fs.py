@@ -304,6 +304,8 @@ def claim_by_rename(source: str, target: str) -> bool:
     # Nobody outside this process makes the target, so a look under a lock is as good as one step.
     with _rename_lock:
         if os.path.lexists(target):
+            if not os.path.lexists(source):
+                return False  # another thread of this process has claimed it
             code = errno.EEXIST
             raise OSError(code, os.strerror(code), source, None, target)
         try:

@@ -75,6 +75,15 @@ def test_killed_workers_stop_nobody(arguments: list[str]) -> None:
 
 
 @pytest.mark.timeout(90)
+@pytest.mark.parametrize("part", ["one", "passed", "many", "files"])
+def test_eight_threads_share_queues_and_folders(part: str) -> None:
+    found = figures("threads.py", "--seconds=0.5", "--count=300", f"--only={part}")
+    assert found["wrong"] == []
+    assert isinstance(found["rounds"], dict)
+    assert found["rounds"][part] >= 1
+
+
+@pytest.mark.timeout(90)
 @pytest.mark.parametrize("arguments", [["--start-method=spawn"], ["--results"]])
 def test_killed_and_called_again_run_does_all_or_sets_it_aside(arguments: list[str]) -> None:
     found = figures("kill_run.py", "--kills=3", "--messages=200", "--workers=2", *arguments)

@@ -151,6 +151,7 @@ class Carrier(Sending):
         self._write_fd = -1 if self._writer.closed else self._writer.fileno()
         self._count_up = self.tasks.add
         self._count_down = self.tasks.finish
+        self._count_taken = self.tasks.took
         if after_fork:
             self._leave_parent_behind()
         else:
@@ -244,7 +245,7 @@ class Carrier(Sending):
         if mark != MARK:
             raise out_of_step(record)
         if record[0] <= INLINE_BYTES:
-            self.tasks.taken += 1
+            self._count_taken()
             if self._slots is not None:
                 # As soon as can be: a kill before this line costs a slot until it is missed.
                 self._slots.free()
@@ -254,7 +255,7 @@ class Carrier(Sending):
         notice = notice_in(record)
         if notice is not None:
             return notice
-        self.tasks.taken += 1
+        self._count_taken()
         if self._slots is not None:
             self._slots.free()
         reference = reference_in(record)

@@ -221,7 +221,7 @@ class Spill:
                 break
         if fitting:
             return fitting.pop()
-        if cut.slots and cut.slots == sum(map(len, cut.free.values())):
+        if cut.slots and cut.slots == sum(map(len, list(cut.free.values()))):
             # All are free, but none of this size: cut the arena anew, and give the memory back.
             os.ftruncate(fd, 0)
             cut = self._cut = _Cut()

@@ -7,6 +7,9 @@ stores that a kill leaves whole; whoever wants to know adds them up.
 
 from __future__ import annotations
 
+from collections import deque
+from functools import partial
+
 from persistq._fs import watch_forks
 
 TYPE_CHECKING = False
@@ -21,18 +24,20 @@ class Tasks:
         board (Board): What the processes of the carrier share.
 
     Attributes:
-        taken (int): How many messages this process has taken.
+        took (() -> None): Says that this process has taken a message.
     """
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._after_fork()
+        # One entry for each message that was taken here and not finished. A number would be shared
+        # by threads, and lose what two of them change at once; these are one step each.
+        self._unfinished_here: deque[None] = deque()
+        self.took = partial(self._unfinished_here.append, None)
         watch_forks(self)
 
     def _after_fork(self) -> None:
         """Begin with nothing taken: what a fork has brought is the parent's."""
-        self.taken = 0
-        self._finished = 0
+        self._unfinished_here.clear()
 
     def add(self, count: int = 1) -> None:
         """Count tasks, before their messages can be taken."""
@@ -49,9 +54,11 @@ class Tasks:
         """
         # For each message that was taken here there is a task. Beyond that, as for who completes
         # what others took, all have to be asked.
-        if self._finished >= self.taken and self._board.unfinished() <= 0:
-            raise ValueError("task_done() called too many times")
-        self._finished += 1
+        try:
+            self._unfinished_here.pop()
+        except IndexError:
+            if self._board.unfinished() <= 0:
+                raise ValueError("task_done() called too many times") from None
         try:
             self._board.local.numbers[1] += 1
         except AttributeError:

@@ -339,26 +339,32 @@ class ReadableFolderQueue(Finishing):
         if member.lease is None:
             member.hold()  # before anything bears this process's number
         claimed, taking = member.claimed, self._taking
-        known = path in claimed
-        claimed.add(path)
-        taking.append(path)
-        try:
-            if not _fs.claim(folder_prefix + name, path):
+        # Other queues of this process, in other threads, claim by the same names: what is known of
+        # a claim, and the claim, are one step for them.
+        with member.lock:
+            known = path in claimed
+            claimed.add(path)
+            taking.append(path)
+            try:
+                if not _fs.claim(folder_prefix + name, path):
+                    taking.pop()
+                    if not known:
+                        claimed.discard(path)
+                    return None
+            except FileExistsError:
+                if known or not self._hands_out_found:
+                    taking.pop()
+                    raise
+                # Nobody else gives such names, and no caller has it: so it is claimed by us
+                # already.
+                self._watch.distrust()  # the new file still waits
+                _log.warning("%s was left claimed, and nobody has it: it is handed out", path)
+                return path
+            except OSError:
                 taking.pop()
-                claimed.discard(path)
-                return None
-        except FileExistsError:
-            if known or not self._hands_out_found:
-                taking.pop()
+                if not known:
+                    claimed.discard(path)
                 raise
-            # Nobody else gives such names, and no caller has it: so it is claimed by us already.
-            self._watch.distrust()  # the new file still waits
-            _log.warning("%s was left claimed, and nobody has it: it is handed out", path)
-            return path
-        except OSError:
-            taking.pop()
-            claimed.discard(path)
-            raise
         if self._watch.careful and not is_still_a_file(path, folder_prefix + name):
             taking.pop()
             claimed.discard(path)

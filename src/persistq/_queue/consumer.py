@@ -145,7 +145,8 @@ class Consumer:
             elif taken[0] is FAILED:
                 return FAILED
             else:
-                self._ends_owed += 1
+                with self._lock:
+                    self._ends_owed += 1
                 message = self._get_at_the_end()
                 if message is not None:
                     return message[0]
@@ -177,17 +178,18 @@ class Consumer:
         try:
             if line is None:
                 line = self._codec.encode(message)
+            # In hand first: a thread that meets the end removes the record of what was begun where
+            # nothing is in hand.
+            if hand.last is None:
+                hand.last = (message, line)
+            else:
+                self.in_hand.take(hand, message, line)
             if self._started is not None:
                 # Killed before this: the message was taken, and is in no living worker's hand.
                 self._started.append(line + b"\n")
         except Exception as error:
             # Whatever it is, the message is here, and its work can be done.
             logger.warning("cannot record that %r was begun: %s", message, error)
-        if line is not None:
-            if hand.last is None:
-                hand.last = (message, line)
-            else:
-                self.in_hand.take(hand, message, line)
 
     # --- looking around -------------------------------------------------------------------
 
@@ -278,8 +280,7 @@ class Consumer:
                 self._taken_over.extend(self._take_over())
                 if not self._taken_over:
                     self._ends_owed -= 1
-                    if not self.in_hand.count:
-                        self.forget_started()
+                    self.forget_started()
                     return (DONE,)
 
     def _next_taken_over(self) -> tuple[Any] | None:
@@ -491,19 +492,16 @@ class Consumer:
             return False
         if self.has_work and not give_up and not orphans.is_alone():
             return False  # another thread may be about to complete it
-        if not self.has_work:
-            self.forget_started()
-        elif self._started is not None:
+        if not self.forget_started() and self._started is not None:
             self._started.close()
         if self.completed is not None:
             self.completed.close()
         self._local = threading.local()
         return True
 
-    def forget_started(self) -> None:
-        """Remove the record of what was begun: nothing is in hand, so it says nothing."""
-        if self._started is not None:
-            self._started.remove()
+    def forget_started(self) -> bool:
+        """Remove the record of what was begun where nothing is in hand, so that it says nothing."""
+        return self._started is not None and self._started.remove(unless=lambda: self.has_work)
 
     def close_files(self) -> None:
         """Close the files; they are opened again when they are needed."""

@@ -18,6 +18,7 @@ class Hand:
         flags (Any): The bytes by which this thread tells others what it is just doing.
         last (tuple[Any, bytes] | None): A message and its journal line.
         generation (int): The number that this thread takes messages by: another one each time.
+        thread (threading.Thread): Whose it is.
     """
 
     __slots__ = ("flags", "generation", "last", "thread")
@@ -48,7 +49,8 @@ class InHand:
         """Return what a thread keeps what it takes in."""
         hand = Hand(flags)
         with self._lock:
-            # Of threads that have ended, what they had taken is still in hand.
+            # A new list, for those that look without the lock. Of threads that have ended, what
+            # they had taken is still in hand.
             kept = [h for h in self._hands if h.last is not None or h.thread.is_alive()]
             self._hands = [*kept, hand]
         return hand
@@ -60,14 +62,16 @@ class InHand:
 
     def is_anybody_taking(self) -> bool:
         """Tell whether a thread of this process waits for a message, or is just taking one."""
-        return any(hand.flags[0] for hand in list(self._hands))
+        return any(hand.flags[0] for hand in self._hands)
 
     def take(self, hand: Hand, message: Any, line: bytes) -> None:
         """Note that a thread is handed a message, with its journal line."""
-        before = hand.last
-        if before is not None:
-            self._keep(*before)
-        hand.last = (message, line)
+        with self._lock:
+            # Looked at under the lock: another thread may just have completed it.
+            before = hand.last
+            if before is not None:
+                self._keep(*before)
+            hand.last = (message, line)
 
     def _keep(self, message: Any, line: bytes) -> None:
         key = line_key(line)

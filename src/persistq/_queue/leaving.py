@@ -120,8 +120,7 @@ class Leaving:
         why = f"exit status {self._exit_status}" if self._exit_status else ""
         if error is not None:
             why = f"{type(error).__name__}: {error}"
-        if not self._consumer.has_work:
-            self._consumer.forget_started()
+        self._consumer.forget_started()
         membership.leave(owes, why=why.replace("\n", " ")[:500])
 
     def dispose(self, give_up: bool = False) -> None:
