@@ -155,11 +155,11 @@ def test_a_worker_that_is_busy_behind_the_end_fills_no_pipe(tmp_path: Path) -> N
         count = 0
 
     def work(q):
-        looks = q._consumer._has_reason_to_wake
+        looks = q._consumer._lookout._has_reason_to_wake
         def look():
             Looks.count += 1
             return looks()
-        q._consumer._has_reason_to_wake = look
+        q._consumer._lookout._has_reason_to_wake = look
         q.get()
         while Looks.count < 40: time.sleep(0.01)
         say(q.qsize())
@@ -248,7 +248,7 @@ def test_orphans_finish_the_message_in_hand_and_take_no_other(
         try:
             for name in q:
                 say("took one")
-                while not q._consumer._is_orphaned: time.sleep(0.02)
+                while not q._consumer._lookout.is_orphaned: time.sleep(0.02)
                 say(f"did {name}")
                 q.task_done(name)
         except UpstreamFailureError:

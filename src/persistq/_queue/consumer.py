@@ -16,8 +16,8 @@ from persistq._journal.run_state import RunState
 from persistq._queue import orphans
 from persistq._queue.in_hand import Hand, InHand
 from persistq._queue.in_transit import living_in_transit
+from persistq._queue.lookout import Lookout
 from persistq._sentinels import DONE, FAILED, Sentinel
-from persistq.exceptions import UpstreamFailureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ logger = logging.getLogger("persistq")
 # How long a message may be on its way from another process, before what the queue counts as
 # waiting is taken to be lost with that process.
 _IN_FLIGHT_S = 1.0
-# How often a process that waits for messages looks whether its producers live.
-_PRODUCERS_S = 1.0
 _SHOWN = 3
 
 
@@ -79,15 +77,12 @@ class Consumer:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._is_announced = False
-        self._watch: orphans.Watch | None = None
-        self._is_orphaned = False
         self._taken_over: deque[bytes] = deque()
         self._ends_owed = 0  # DONEs that were met, and not yet handed out
         self.in_hand = InHand()
-        self._next_producers_s = 0.0
-        self._suspects_producers = False
-        self._has_settled = False
+        self._lookout = Lookout(
+            self._membership, self._transport, self._prefix, self.in_hand.is_anybody_taking
+        )
         # The threads that have taken messages here.
         self.threads: set[threading.Thread] = set()
         self._local = threading.local()
@@ -111,8 +106,8 @@ class Consumer:
         flags, membership = hand.flags, self._membership
         deadline_s = None if timeout is None else time.monotonic() + timeout
         while True:
-            if self._is_orphaned:
-                raise self._orphaned()
+            if self._lookout.is_orphaned:
+                raise self._lookout.orphaned()
             if membership is not None and not membership.next_look_s:
                 membership.check()  # somebody knows already that the run was carried on
             if hand.last is not None or self.in_hand.others:
@@ -132,14 +127,14 @@ class Consumer:
                             self._record(hand, taken)
                     return taken[0]
             except Empty:
-                self._look_around()
+                self._lookout.look_around()
                 raise
             finally:
                 flags[0] = 0
                 if flags[2]:
                     flags[2] = 0
             if taken is None:
-                sentinel = self._look_around()
+                sentinel = self._lookout.look_around()
                 if sentinel is not None:
                     return sentinel
             elif taken[0] is FAILED:
@@ -158,17 +153,7 @@ class Consumer:
         with self._lock:
             if self._membership is not None:
                 self._membership.join(WORKER)
-            if (
-                orphans.is_worker()
-                and self._transport.crosses_processes
-                and (self._watch is None or not self._watch.is_alive())
-            ):
-                try:
-                    self._watch = orphans.Watch(self._has_reason_to_wake, self._transport.waker())
-                except RuntimeError as error:
-                    self._watch = None
-                    self._transport.look_around_yourself()
-                    logger.warning("no thread can be started that watches the run: %s", error)
+            self._lookout.begin()
             self.threads = {t for t in self.threads if t.is_alive()} | {threading.current_thread()}
         self._local.hand = hand = self.in_hand.new_hand(self._transport.flags())
         return hand
@@ -190,83 +175,6 @@ class Consumer:
         except Exception as error:
             # Whatever it is, the message is here, and its work can be done.
             logger.warning("cannot record that %r was begun: %s", message, error)
-
-    # --- looking around -------------------------------------------------------------------
-
-    def _has_reason_to_wake(self) -> bool:
-        if not self._is_orphaned:
-            self._is_orphaned = self._is_orphan()
-        if not self.in_hand.is_anybody_taking():
-            return False  # nobody sleeps here: what is to be seen is seen at the next get()
-        if self._is_orphaned:
-            return True
-        membership = self._membership
-        if membership is not None and membership.sealed_by(look=True) is not None:
-            return True
-        if self._transport.has_ended():
-            return True
-        if self._has_failed_producers():
-            self._suspects_producers = True  # who is woken looks at once, though we have just done
-        return self._suspects_producers
-
-    def _is_orphan(self) -> bool:
-        answer = None if self._membership is None else self._membership.is_orphan()
-        return orphans.has_lost_parent() if answer is None else answer
-
-    def _look_around(self) -> Sentinel | None:
-        """Nothing came: see whether something will, and return FAILED where that is known."""
-        if self._transport.crosses_processes and orphans.is_worker():
-            if not self._is_orphaned and self._watch is None:
-                self._is_orphaned = self._is_orphan()
-            if self._is_orphaned:
-                raise self._orphaned()
-        if self._membership is not None:
-            self._membership.check()
-        if self._has_failed_producers():
-            self._transport.tell_failed()
-            return FAILED
-        return None
-
-    def _has_failed_producers(self) -> bool:
-        """Tell whether so many producers have died that the end will never come."""
-        membership, now_s = self._membership, time.monotonic()
-        is_due = now_s >= self._next_producers_s or self._suspects_producers
-        if membership is None or not is_due or not self._is_quiet():
-            return False
-        self._suspects_producers = False
-        try:
-            state = RunState(membership.directory, self._prefix)
-            dead = recovery.dead_producers(state)
-            if not dead:
-                return False
-            closed = self._transport.number_closed()
-            alive = len(recovery.living_producers(state))
-            wanted = self._transport.number_of_producers
-            if closed + alive >= wanted or closed + len(dead) < wanted:
-                return False
-        except OSError:
-            return False
-        finally:
-            took_s = time.monotonic() - now_s
-            self._next_producers_s = now_s + max(_PRODUCERS_S, took_s * 50)
-        if not self._is_quiet():
-            return False
-        who = ", ".join(f"process {member.name.pid}" for member in dead)
-        logger.error("queue %r: a producer has died without closing: %s", self._prefix, who)
-        return True
-
-    def _is_quiet(self) -> bool:
-        try:
-            return self._transport.empty()
-        except NotImplementedError:
-            return True
-
-    def _orphaned(self) -> UpstreamFailureError:
-        orphans.let_other_queues_go()
-        return UpstreamFailureError(
-            f"queue {self._prefix!r}: the process that started this worker has died, so nobody "
-            "waits for its work. Start the job again: what was not completed is outstanding."
-        )
 
     # --- the end --------------------------------------------------------------------------
 

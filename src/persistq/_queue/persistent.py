@@ -23,6 +23,7 @@ from persistq._queue.leaving import Leaving
 from persistq._queue.no_carrier import NoCarrier
 from persistq._queue.producer import Producer
 from persistq._queue.progress import Looking
+from persistq._queue.requeueing import Requeueing
 from persistq._queue.user_queue import UserQueue
 from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import PersistqError, UpstreamFailureError
@@ -209,10 +210,17 @@ class PersistentQueue(Generic[Message]):
             membership,
             prefix,
             fsync,
-            self._carried,
             self._consumer,
-            self._failing,
             self._desertion,
+        )
+        self._requeueing = Requeueing(
+            self._producer,
+            transport,
+            codec,
+            membership,
+            prefix,
+            self._carried,
+            self._failing,
         )
         self._joiner: Joiner | None = None
         self._leaving: Leaving | None = None
@@ -445,7 +453,7 @@ class PersistentQueue(Generic[Message]):
         """
         if self._carried.looked_at is not None:
             wait_until_over(self._carried.looked_at, self._prefix)
-        return self._producer.requeue(skip_unreadable, pass_over)
+        return self._requeueing.requeue(skip_unreadable, pass_over)
 
     # --- work that fails ------------------------------------------------------------------
 
@@ -549,7 +557,7 @@ class PersistentQueue(Generic[Message]):
             OSError: A record cannot be written. What is not put is still set aside.
         """
         self._with_journal("requeue_failed_work()")
-        return self._producer.requeue_failed(messages)
+        return self._requeueing.requeue_failed(messages)
 
     def discard_failed_work(
         self, messages: Iterable[Message | FailedWork[Message]] | None = None
@@ -705,6 +713,7 @@ class PersistentQueue(Generic[Message]):
         own = {
             "__orig_class__",  # of PersistentQueue[...](...), if anybody could send it
             "_producer",
+            "_requeueing",
             "_consumer",
             "_joiner",
             "_failing",
