@@ -479,3 +479,9 @@ def lock_folder(talk: Any, folder: str) -> None:
 
 def wait_for_a_word(talk: Any) -> None:
     talk.recv()
+
+
+def complete_what_was_never_put(talk: Any, folder: str, message: str) -> None:
+    q = PersistentQueue("jobs", folder, queue=queue.SimpleQueue())  # which does not count
+    q.task_done(message)
+    os.kill(os.getpid(), signal.SIGKILL)

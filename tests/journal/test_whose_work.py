@@ -172,6 +172,15 @@ def test_a_dead_run_waits_where_no_previous_one_is_given_until_a_restart_asks(
     assert nights.run("there", "here") == (3, ["own 0", "own 1", "own 2"])
 
 
+def test_a_completion_too_many_of_a_run_that_waits_cancels_nothing_of_a_later_one(
+    nights: Nights, nursery: Nursery
+) -> None:
+    nursery.start(workers.complete_what_was_never_put, nights.path("here"), "a").join()
+    nights.run("here", None, ["a"])
+    assert nights.left("here") == ["a"]
+    assert nights.run("there", "here") == (1, ["a"])
+
+
 def test_what_was_set_aside_in_a_run_that_waits_is_carried_too(
     nights: Nights, nursery: Nursery, tmp_path: Path
 ) -> None:
