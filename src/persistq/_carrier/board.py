@@ -95,8 +95,10 @@ class _Slot:
         self._pid = os.getpid()
 
     def __del__(self) -> None:
-        if self._pid != os.getpid():
-            return  # a forked child: the thread lives on in its parent
+        if getattr(self, "_pid", -1) != os.getpid():
+            # A forked child: the thread lives on in its parent. Or a signal handler has raised
+            # while this was made.
+            return
         # A thread's locals go with it. One that has ended is between nothing any more; its other
         # bytes stay, so that its successor can go on counting where it stopped.
         self.flags[TAKING] = self.flags[SENDING] = self.flags[STUCK] = 0
