@@ -5,6 +5,7 @@ What a function has done is a file, or a line in one: that outlives every proces
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -95,8 +96,21 @@ def strange_result(message: str) -> Any:
     return message
 
 
+class _Note(logging.Handler):
+    """Make a file when the job says that it stops."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "stops: " in record.getMessage():
+            Path(self._folder, "stops").touch()
+
+
 def run_gate(talk: Any, folder: str, names: list[str], arguments: dict[str, Any]) -> Any:
     """Run a job in a process of its own; say what came of it."""
+    logging.getLogger("persistq").addHandler(_Note(folder))
     if arguments.pop("with_results", False):
         arguments["on_result"] = lambda message, result: note(folder, f"result {message[1]}")
     try:

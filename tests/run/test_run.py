@@ -256,8 +256,7 @@ def test_asked_to_stop_it_finishes_what_is_in_hand_and_begins_nothing(
     run_jobs.wait_for(tmp_path / "began-0")
     run_jobs.wait_for(tmp_path / "began-1")
     os.kill(job.pid, number)
-    job.process.join(0.3)
-    assert job.process.is_alive()  # it waits for the two
+    run_jobs.wait_for(tmp_path / "stops")
     (tmp_path / "open").touch()
     if number == signal.SIGINT:
         assert job.result() == "interrupted"
@@ -279,7 +278,7 @@ def test_a_second_ctrl_c_ends_what_is_in_hand_and_no_death_is_counted(
     job = nursery.start(run_jobs.run_gate, str(tmp_path), ["0", "1"], dict(arguments))
     run_jobs.wait_for(tmp_path / "began-0")
     os.kill(job.pid, signal.SIGINT)
-    job.process.join(0.3)
+    run_jobs.wait_for(tmp_path / "stops")
     os.kill(job.pid, signal.SIGINT)
     assert job.result() == "interrupted"
     assert run_jobs.noted(tmp_path) == []
@@ -298,6 +297,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_workers_too_and_they_finish(
     run_jobs.wait_for(tmp_path / "began-0")
     run_jobs.wait_for(tmp_path / "began-1")
     os.killpg(job.pid, signal.SIGINT)
+    run_jobs.wait_for(tmp_path / "stops")
     (tmp_path / "open").touch()
     assert job.result() == "interrupted"
     assert sorted(run_jobs.noted(tmp_path)) == ["0", "1"]
@@ -416,3 +416,32 @@ def test_arguments_that_make_no_sense_are_refused(
     with pytest.raises(ValueError, match=problem):
         run(run_jobs.double, ["a"], root=tmp_path / "p", **arguments)
     assert not (tmp_path / "p").exists() or not list((tmp_path / "p").iterdir())
+
+
+def test_a_worker_whose_parent_was_killed_ends_though_the_pipe_is_full(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    names = [str(n) for n in range(MAXSIZE * 2)]
+    job = nursery.start(run_jobs.run_gate, str(tmp_path), names, {"workers": 1, "prefix": "j"})
+    run_jobs.wait_for(tmp_path / "began-0")
+    requested = next((tmp_path / "p/j/run_000001").glob("j_requested_*.tsv"))
+    while requested.read_bytes().count(b"\n") < MAXSIZE - 300:
+        threading.Event().wait(0.01)
+    worker = next((tmp_path / "p/j/run_000001").glob("j_started_PID*.tsv"))
+    pid = int(re.findall(r"PID(\d+)", worker.name)[0])
+    job.kill()
+    threading.Event().wait(1.5)  # by then it has looked, and tried to wake itself
+    (tmp_path / "open").touch()
+    while _is_there(pid):
+        threading.Event().wait(0.02)
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return f"/proc/{pid}/stat" and "Z" != Path(f"/proc/{pid}/stat").read_text().split()[2]
+    except FileNotFoundError:
+        return os.path.isdir("/proc/self") is False

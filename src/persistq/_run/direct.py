@@ -218,6 +218,7 @@ class Direct:
         """Let the workers finish what they have in hand, and begin nothing more."""
         self._let_go()  # nobody is replaced any more
         self._crew.stop()
+        logger.warning("%s stops: what is in hand is finished, nothing more is begun", self._name)
         try:
             with self._lock:
                 self._put_it(1.0)  # what the iterable has given is recorded

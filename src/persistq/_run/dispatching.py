@@ -203,6 +203,7 @@ class Dispatching:
         """Finish what is in flight, and begin nothing more."""
         self._is_stopping = True
         self._engine.stop()
+        logger.warning("the job stops: what is in hand is finished, nothing more is begun")
         while self._engine.in_flight():
             self._take_in(_COLLECT_S)
         self._give_up()
