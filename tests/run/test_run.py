@@ -442,6 +442,6 @@ def _is_there(pid: int) -> bool:
     except ProcessLookupError:
         return False
     try:
-        return f"/proc/{pid}/stat" and "Z" != Path(f"/proc/{pid}/stat").read_text().split()[2]
+        return f"/proc/{pid}/stat" and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return os.path.isdir("/proc/self") is False
