@@ -46,8 +46,10 @@ class Sending(_JoinableQueue):
     _open_for_put = False
     _closed: bool
 
-    def _leave_parent_behind(self) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _leave_parent_behind(self) -> None:
+            """Drop what a fork has given this process; of `Carrier`."""
 
     def put_bytes(self, data: bytes, block: bool = True, timeout: float | None = None) -> None:
         """Send a message that is bytes, without pickling; `get_bytes` receives it.

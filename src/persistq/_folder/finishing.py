@@ -6,6 +6,7 @@ import logging
 import os
 import re
 
+from persistq._attempts import Attempt
 from persistq._folder import failing, names, notes
 from persistq._folder.base import _FolderQueue
 from persistq._folder.moving import move_to
@@ -14,7 +15,6 @@ from persistq._folder.publish import publish
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
     from typing import Any
 
     from persistq._reasons import Reason
@@ -208,7 +208,7 @@ class Finishing(_FolderQueue):
         for message in self:
             with self.attempt(message) as attempt:
                 function(message)
-            done += attempt.done
+            done += not attempt.failed
         return done
 
     if TYPE_CHECKING:  # the queue that claims iterates
@@ -274,35 +274,3 @@ class Finishing(_FolderQueue):
         # Should there be several, one of this process is meant.
         own = self._member.prefix
         return self._folder_prefix + min(found, key=lambda name: (not name.startswith(own), name))
-
-
-class Attempt:
-    """One try at the work on a claimed file; see `ReadableFolderQueue.attempt`.
-
-    Attributes:
-        done (bool): Whether it came to its end.
-    """
-
-    def __init__(self, queue: Finishing, obj: Claimed) -> None:
-        self._queue = queue
-        self._obj = obj
-        self.done = False
-
-    def __enter__(self) -> Attempt:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        if error is None:
-            self._queue.task_done(self._obj)
-            self.done = True
-            return False
-        if not isinstance(error, Exception):
-            return False
-        _log.error("%s is set aside, for it failed", self._obj, exc_info=error)
-        self._queue.task_failed(self._obj, error)
-        return True

@@ -6,6 +6,7 @@ import os
 import weakref
 
 from persistq import _fs
+from persistq._attempts import Attempt
 from persistq._carrier.default_carrier import new_carrier
 from persistq._generic import Generic, Message
 from persistq._journal.carrying import CarriedWork
@@ -13,7 +14,6 @@ from persistq._journal.codec import Codec, return_same
 from persistq._journal.names import UNLABELED_PREFIX, check_prefix
 from persistq._journal.runs import begin, wait_until_over
 from persistq._queue import orphans
-from persistq._queue.attempts import Attempt
 from persistq._queue.consumer import Consumer
 from persistq._queue.desertion import Desertion, OtherProcesses
 from persistq._queue.failing import Failing

@@ -1,4 +1,7 @@
-"""One attempt at a message's work: done at its end, set aside where it raises."""
+"""One attempt at a message's work: done at its end, set aside where it raises.
+
+For messages and for files alike.
+"""
 
 from __future__ import annotations
 
