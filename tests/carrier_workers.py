@@ -164,3 +164,26 @@ def post_until_killed(talk: Connection, board: Any) -> None:
     talk.send("ready")
     while True:
         board.post(b"D")
+
+
+def end_and_die_before_the_wakes(talk: Connection, queue: Any) -> None:
+    post = queue.board.post
+
+    def post_and_die(kind: bytes) -> None:
+        post(kind)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    queue.put_bytes(b"work")
+    queue.board.post = post_and_die
+    queue.end(b"D", 5)
+
+
+def send_numbers(talk: Connection, queue: Any, number: int) -> None:
+    lists = ([b"%d" % n for n in range(at, at + 64)] for at in range(0, number, 64))
+    queue.send_source(number, lists)
+
+
+def get_when_told(talk: Connection, queue: Any) -> Any:
+    talk.send("ready")
+    talk.recv()
+    return queue.get(timeout=20)

@@ -41,9 +41,38 @@ def announce_and_stay(talk: Any, folder: str) -> None:
 
 
 def load_then_wait(talk: Any, root: str) -> None:
-    """Complete one of three messages, and take the next."""
+    """Complete one of four messages, set one aside, and take the next."""
     q = PersistentQueue("load", *pickup_dirs(root, "load"), queue=queue.Queue())
-    q.put_many(["orders.csv", "customers.csv", "invoices.csv"])
+    q.put_many(["orders.csv", "returns.csv", "customers.csv", "invoices.csv"])
     q.task_done(q.get())
+    q.task_failed(q.get(), "line 3: no amount")
     talk.send(q.get())
     talk.recv()
+
+
+def run_job(
+    talk: Any, current: str, previous: str | None, bad: list[Any], put: list[Any], stay: bool
+) -> list[Any]:
+    """Do a whole run: requeue, put, set aside what is bad; say what was done, and perhaps stay."""
+    q = PersistentQueue("jobs", current, previous, queue=queue.Queue(), fsync=True)
+    done = []
+    if previous is not None:
+        q.requeue_unprocessed_work()
+    q.put_many(put)
+    for _ in range(q.qsize()):
+        message = q.get()
+        with q.attempt(message):
+            if message in bad:
+                raise ValueError(f"cannot read {message}")
+            done.append(message)
+    if stay:
+        talk.send(done)
+        talk.recv()
+    q.close()
+    return done
+
+
+def list_failed(talk: Any, current: str, previous: str) -> list[Any]:
+    """Begin a run, and say what it finds set aside."""
+    q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    return [(work.message, work.attempts) for work in q.get_list_of_failed_work()]

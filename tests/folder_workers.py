@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from queue import Empty
 from typing import Any
 
 from persistq import DONE, ReadableFolderQueue, WritableFolderQueue
+
+
+def listed(folder: Any) -> list[str]:
+    """Name what is in a queue's folder, besides the leases of those who take part."""
+    return [name for name in os.listdir(folder) if not name.endswith(".lease")]
 
 
 def last_letter(filename: str) -> str:
@@ -58,6 +64,75 @@ def consume_all(talk: Any, queue: Any) -> list[Any]:
 def get_one_then_wait(talk: Any, queue: Any) -> None:
     talk.send(queue.get())
     talk.recv()
+
+
+def stage_then_wait(talk: Any, queue: Any, content: str) -> None:
+    """Be half way through writing a file."""
+    with open(queue._staged(queue.path), "w") as file:
+        file.write(content)
+    talk.send("staged")
+    talk.recv()
+
+
+def put_then_wait(talk: Any, folder: str, source: str | None) -> None:
+    """Announce a producer, put what there is, and never close."""
+    queue = WritableFolderQueue(folder)
+    if source is not None:
+        queue.put(source)
+    talk.send("announced")
+    talk.recv()
+
+
+def reclaim_when_told(talk: Any, queue: ReadableFolderQueue, wips: list[str]) -> int:
+    """Reclaim; give how many files were put back."""
+    talk.send("ready")
+    talk.recv()
+    return len(queue.reclaim_abandoned())
+
+
+def release_when_told(talk: Any, queue: ReadableFolderQueue, wips: list[str]) -> int:
+    """Release all of them; give how many were put back."""
+    talk.send("ready")
+    talk.recv()
+    count = 0
+    for wip in wips:
+        try:
+            queue.release(wip)
+            count += 1
+        except (FileNotFoundError, FileExistsError):
+            pass
+    return count
+
+
+def die_between_link_and_unlink(talk: Any, folder: str, source: str) -> None:
+    """Put a file, and be killed when it has both names."""
+    queue = WritableFolderQueue(folder, announce=False)
+    queue._member.publisher().hold()
+    unlink = os.unlink
+
+    def kill(path: str) -> None:
+        if path.endswith(".wip"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        unlink(path)
+
+    os.unlink = kill
+    queue.put(source)
+
+
+def kill_at_unlink(talk: Any, queue: Any, verb: str) -> None:
+    """Finish a group, and be killed before its second file."""
+    claimed = queue.get(0)
+    act = {"task_done": "_finish", "task_failed": "_set_aside", "release": "_put_back"}[verb]
+    real, calls = getattr(queue, act), []
+
+    def killed(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*args)
+
+    setattr(queue, act, killed)
+    getattr(queue, verb)(claimed)
 
 
 def get_when_told(talk: Any, queue: Any) -> None:

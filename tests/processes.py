@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
 import traceback
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ HANDSHAKE_LIMIT_S = 25
 
 
 def _run(target: Callable[..., Any], talk: Connection, args: tuple[Any, ...]) -> None:
+    # As for the tests themselves (pyproject.toml): forking beside a feeder thread is what some are
+    # about. A spawned child has only what the command line says, which may be `-W error`.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     try:
         result = target(talk, *args)
     except BaseException as error:
@@ -23,6 +29,14 @@ def _run(target: Callable[..., Any], talk: Connection, args: tuple[Any, ...]) ->
         talk.send(("error", repr(error)))
         os._exit(1)  # the error has been told: no second report by the interpreter's exit
     talk.send(("result", result))
+
+
+def can_unshare(*flags: str) -> bool:
+    """Tell whether `unshare` does this here: not without root, nor in every container or chroot."""
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run(["unshare", *flags, "true"], capture_output=True, check=False)
+    return tried.returncode == 0
 
 
 class Child:

@@ -17,6 +17,7 @@ import pytest
 
 import cli_workers
 import persistq
+from folder_workers import listed
 from persistq import (
     DONE,
     PersistentQueue,
@@ -108,7 +109,7 @@ def test_status_shows_a_live_run_and_who_has_what_in_hand(tmp_path: Path, nurser
     assert (hand["pid"], hand["state"], hand["messages"]) == (worker.pid, "alive", ["file 4.csv"])
     assert found["alive"] == [worker.pid]
     assert re.search(rf"process {worker.pid}, alive, has 1 since .* ago\): file 4.csv", shown)
-    assert re.search(r"^jobs +10 +4 +6 +1 +0 +0 +1 process ", shown, re.MULTILINE)
+    assert re.search(r"^jobs +10 +4 +0 +6 +1 +0 +0 +1 process ", shown, re.MULTILINE)
     assert contents(tmp_path) == before
 
 
@@ -471,7 +472,7 @@ def test_reset_asks_and_without_a_terminal_needs_yes(tmp_path: Path) -> None:
     assert "--yes" in asked
     assert contents(folder) == before
     assert "1 file put back, 1 control file removed" in text("reset", "--yes", str(folder))
-    assert os.listdir(folder) == ["a.tsv"]
+    assert listed(folder) == ["a.tsv"]
 
 
 @posix
@@ -490,7 +491,7 @@ def test_purge_asks_on_a_terminal(tmp_path: Path, answer: str, status: int, left
 
     assert b"would be deleted. This cannot be undone. Go on? [y/N]" in result.stderr
     assert result.returncode == status
-    assert len(os.listdir(folder)) == left
+    assert len(listed(folder)) == left
 
 
 def test_purge_leaves_alone_what_is_no_queue(tmp_path: Path) -> None:

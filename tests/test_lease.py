@@ -166,3 +166,18 @@ def test_where_locks_are_refused_nobody_is_held_for_dead(
     lease = _lease.Lease(str(tmp_path / "a.lease"), {})
     lease.abandon()
     assert _lease.is_dead(lease.path) is None
+
+
+def test_a_lease_that_is_held_by_another_way_to_the_disk_is_not_proved_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server sees those that its clients hold by NFS or FUSE: their locks are no flocks."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_fs, "lock_domain", lambda path, device: "nfs")
+        _lease.Lease(str(tmp_path / "a.lease"), {}).abandon()
+    said = json.loads((tmp_path / "a.lease").read_text())
+    (tmp_path / "a.lease").write_text(json.dumps({**said, "device": 0}))
+    assert _lease.is_dead(str(tmp_path / "a.lease")) is None
+    (tmp_path / "a.lease").write_text(json.dumps({**said, "device": 0, "locks": "local"}))
+    if _fs.lock_domain(str(tmp_path), os.stat(tmp_path).st_dev) == "local":
+        assert _lease.is_dead(str(tmp_path / "a.lease")) is True

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from queue import Empty
 from typing import TYPE_CHECKING
 
 import pytest
 
 import cli_workers
-from persistq import PersistentQueue, WritableFolderQueue, _processes, _survey
+from persistq import (
+    PersistentQueue,
+    ReadableFolderQueue,
+    WritableFolderQueue,
+    _processes,
+    _survey,
+)
 from persistq._folder.acting import ActingReader, ActingWriter, Actor
 
 if TYPE_CHECKING:
@@ -104,21 +112,42 @@ def test_a_second_call_finds_what_the_first_announced_and_closed(tmp_path: Path)
         ActingWriter(actor, str(tmp_path / "q"), ".tsv").put(tmp_path / "b.tsv")
 
 
-def test_what_a_dead_process_of_the_same_id_had_claimed_is_inherited(tmp_path: Path) -> None:
+def test_what_a_dead_process_of_the_same_id_had_claimed_is_reclaimed(tmp_path: Path) -> None:
     actor = Actor(os.getpid())
-    claimed = tmp_path / f"{actor.prefix()}a.wip"
-    claimed.touch()
+    (tmp_path / "a.tsv").touch()
+    first = ActingReader(actor, str(tmp_path), ".tsv")
+    claimed = first.get(0)
+    first.hand_over()
     (tmp_path / "a.tsv").touch()
 
     held = ActingReader(actor, str(tmp_path), ".tsv")
-    assert held._claim_next() is None  # claimed by this process: so the new file waits
-    held._watch.look()
-    assert not held._watch.inherited
+    with pytest.raises(Empty):
+        held.get(0)  # claimed by this process: so the new file waits
+    held.dispose()
+    (tmp_path / "a.tsv").unlink()
+    assert ReadableFolderQueue(tmp_path).reclaim_abandoned() == []
 
-    actor.start_s += 3600  # as if the process had started an hour after the claim
-    late = ActingReader(actor, str(tmp_path), ".tsv")
-    late._watch.look()
-    assert late._watch.inherited == {claimed.name}
+    # As if the process had been another one of the same id.
+    (lease,) = tmp_path.glob("*.lease")
+    said = json.loads(lease.read_text())
+    said["for"]["key"] += "0"
+    lease.write_text(json.dumps(said))
+    assert ReadableFolderQueue(tmp_path).reclaim_abandoned() == [str(tmp_path / "a.tsv")]
+    assert not os.path.exists(claimed)
+    assert not lease.exists()
+
+
+def test_two_commands_of_one_shell_never_share_a_number(tmp_path: Path) -> None:
+    actor = Actor(os.getpid())
+    first = ActingReader(actor, str(tmp_path), ".tsv")
+    second = ActingReader(actor, str(tmp_path), ".tsv")
+    assert first.wip_filename("a.tsv") != second.wip_filename("a.tsv")
+    first.dispose()
+    again = ActingReader(actor, str(tmp_path), ".tsv")
+    assert first.wip_filename("a.tsv") == again.wip_filename("a.tsv")
+    for reader in (second, again):
+        reader.dispose()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_looked_into_is_no_queues(

@@ -114,13 +114,14 @@ def threads_put_and_work(talk: Any, folder: str) -> list[str]:
     return done
 
 
-def limit_file_size(limit: int) -> None:
+def limit_file_size(limit: int | None = None) -> None:
     import resource
     import signal
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    soft = resource.RLIM_INFINITY if limit is None else limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def error_number(call: Callable[[], object]) -> int:
@@ -146,7 +147,7 @@ def put_on_a_full_disk(
             accepted.append(name)
     batch = [f"batch {n}" for n in range(3)]
     refused["batch"] = error_number(lambda: q.put_many(batch))
-    limit_file_size(-1)
+    limit_file_size()
     q.put("space is back")
     accepted.append("space is back")
     return accepted, refused, [q.get() for _ in range(q.qsize())]
@@ -158,7 +159,7 @@ def complete_on_a_full_disk(talk: Any, folder: str) -> list[object]:
     message = q.get()
     limit_file_size(5)
     error = error_number(lambda: q.task_done(message))
-    limit_file_size(-1)
+    limit_file_size()
     q.task_done(message)
     return [error, q.join(0)]
 
@@ -305,3 +306,182 @@ def stop_before_recording(talk: Any, q: PersistentQueue) -> Any:
     message = q.get()
     q.task_done(message)
     return message
+
+
+def a_night(
+    talk: Any,
+    current: str,
+    previous: str | None,
+    puts: list[Any],
+    completes: int,
+    ends: str = "killed",
+) -> tuple[int, list[Any]]:
+    """Restart a job, put some messages, complete the first of all; then die, or end."""
+    q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    requeued = q.requeue_unprocessed_work()
+    q.put_many(puts)
+    waiting = list(q.joinable_queue.queue)
+    for _ in range(min(completes, len(waiting))):
+        q.task_done(q.get(False))
+    talk.send(("result", (requeued, waiting)))
+    if ends == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if ends == "lives":
+        talk.recv()
+    os._exit(0)
+
+
+def error_of_a_night(talk: Any, current: str, previous: str | None, wait_s: float) -> str:
+    """Say what is wrong with a start."""
+    from persistq._journal import runs
+
+    runs._WAIT_S = wait_s
+    try:
+        PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def set_aside(talk: Any, folder: str, messages: list[Any]) -> None:
+    q = PersistentQueue("jobs", folder, queue=queue.Queue())
+    q.put_many(messages)
+    for _ in messages:
+        q.task_failed(q.get(), "bad data")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def set_aside_one(talk: Any, root: str, name: str, message: str) -> None:
+    """Write to the journal of a dead run, as its process could have before it died."""
+    from persistq._journal import failures
+
+    folder = Path(root, name)
+    path = next(folder.glob("jobs_requested_PID*.tsv"))
+    tag = path.name[len("jobs_requested_PID") : -len(".tsv")].replace("_requeued", "")
+    record = failures.failed_line(message.encode(), 1, "bad data")
+    (folder / f"jobs_failed_PID{tag}.tsv").write_bytes(record + b"\n")
+
+
+def start_at_once(talk: Any, current: str, previous: str, wait_s: float) -> None:
+    from persistq._journal import runs
+
+    runs._WAIT_S = wait_s
+    talk.send("ready")
+    talk.recv()
+    try:
+        q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+        said = str(q.requeue_unprocessed_work())
+    except PreviousRunActiveError as error:
+        said = type(error).__name__
+    talk.send(("result", said))
+    talk.recv()
+    os._exit(0)
+
+
+# What a start does to the disk, and to locks.
+COUNTED = ("rename", "replace", "link", "unlink", "mkdir", "fsync", "fdatasync", "write", "open")
+
+
+def start_until(talk: Any, current: str, previous: str | None, number: int) -> None:
+    """Start a run, and be killed before the so-manyth thing that it does to a directory."""
+    calls = 0
+
+    def counted(call: Any) -> Any:
+        def count(*args: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **named)
+
+        return count
+
+    for name in COUNTED:
+        setattr(os, name, counted(getattr(os, name)))
+    PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    os.kill(os.getpid(), signal.SIGKILL) if calls >= number else os._exit(0)
+
+
+def take_and_die(talk: Any, q: PersistentQueue, count: int) -> None:
+    for _ in range(count):
+        q.get()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_and_decide_until(talk: Any, current: str, previous: str, what: str, number: int) -> None:
+    """Decide of work set aside, or set some aside, and be killed before the so-manyth write."""
+    q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    q.requeue_unprocessed_work()
+    calls = 0
+    q.task_done(q.get())  # all files that the start makes are made
+
+    def counted(call: Any) -> Any:
+        def count(*args: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **named)
+
+        return count
+
+    import io
+
+    from persistq._journal import journal_file
+
+    class Counted(io.FileIO):
+        write = counted(io.FileIO.write)
+
+    journal_file.io.FileIO = Counted  # type: ignore[misc]
+    for name in ("rename", "open", "link", "unlink", "ftruncate", "fdatasync"):
+        setattr(os, name, counted(getattr(os, name)))
+    if what == "task_failed":
+        q.task_failed(q.get(), "bad data")
+    elif what == "requeue_failed_work":
+        q.requeue_failed_work()
+    else:
+        q.discard_failed_work()
+    os._exit(0 if calls < number else 9)
+
+
+def work_and_fail(talk: Any, q: PersistentQueue) -> int:
+    def function(message: Any) -> None:
+        if "bad" in str(message):
+            raise ValueError("row 17 has 4 columns")
+
+    return q.work(function)
+
+
+def die_of_the_first(talk: Any, current: str, previous: str) -> None:
+    q = PersistentQueue("jobs", current, previous, queue=queue.Queue())
+    q.requeue_unprocessed_work()
+    q.get(False)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_and_dispose(talk: Any, q: PersistentQueue) -> Any:
+    message = q.get()
+    q.dispose()
+    return message
+
+
+def end_at_once(talk: Any, q: PersistentQueue) -> None:
+    pass
+
+
+def lock_folder(talk: Any, folder: str) -> None:
+    from persistq import _fs
+
+    with _fs.folder_lock(folder):
+        talk.send("locked")
+        talk.recv()
+
+
+def wait_for_a_word(talk: Any) -> None:
+    talk.recv()
+
+
+def complete_what_was_never_put(talk: Any, folder: str, message: str) -> None:
+    q = PersistentQueue("jobs", folder, queue=queue.SimpleQueue())  # which does not count
+    q.task_done(message)
+    os.kill(os.getpid(), signal.SIGKILL)

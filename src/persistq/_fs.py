@@ -1,202 +1,82 @@
-"""What differs between operating systems and file systems, behind names with one meaning each."""
+"""What differs between operating systems and file systems, behind names with one meaning each.
+
+Here: renames that never overwrite, and claims. Of its neighbours it hands on the rest: how content
+is stored (`_storing`), kinds of file systems (`_mounts`), forks (`_forks`).
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import re
+import stat
 import sys
 import threading
-import weakref
+
+from persistq._forks import watch_forks
+from persistq._mounts import carries_locks, lock_domain, reports_every_change
+from persistq._storing import (
+    file_lock,
+    folder_lock,
+    make_folders,
+    make_readable,
+    stage_copy,
+    sync_file,
+    sync_folder,
+    sync_path,
+    write_all,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Protocol
+    from collections.abc import Callable
 
-    class Forkable(Protocol):
-        """What `watch_forks` takes."""
-
-        def _after_fork(self) -> None:
-            """In a forked child: let go of what belongs to the parent."""
-
-
-if os.name == "nt":
-
-    def sync_folder(folder: str) -> None:
-        """Do nothing: a directory cannot be opened on Windows, and NTFS journals its entries."""
-
-else:
-
-    def sync_folder(folder: str) -> None:
-        """Flush the folder's entries to stable storage, so that a rename outlives a power cut.
-
-        Args:
-            folder (str): Path of the folder.
-
-        Raises:
-            OSError: The folder cannot be opened, or the disk reports an error.
-        """
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+__all__ = [
+    "carries_locks",
+    "claim",
+    "claim_by_rename",
+    "file_lock",
+    "folder_lock",
+    "has_kernel_rename",
+    "is_same_file",
+    "lock_domain",
+    "make_folders",
+    "make_readable",
+    "publish_new",
+    "refuse_removal",
+    "remove",
+    "rename_by_link",
+    "rename_in_one_step",
+    "rename_new",
+    "reports_every_change",
+    "stage_copy",
+    "sync_file",
+    "sync_folder",
+    "sync_path",
+    "watch_forks",
+    "write_all",
+]
 
 
-if sys.platform == "darwin":
-
-    def sync_file(fd: int) -> None:
-        """Flush the file's content to stable storage.
-
-        On macOS fsync() stops at the drive's cache, F_FULLFSYNC does not (fsync(2)); some file
-        systems refuse it.
-
-        Args:
-            fd (int): An open file descriptor.
-
-        Raises:
-            OSError: The disk reports an error.
-        """
-        import fcntl
-
-        try:
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-        except OSError:
-            os.fsync(fd)
-
-elif hasattr(os, "fdatasync"):
-
-    def sync_file(fd: int) -> None:
-        """Flush the file's content, and what is needed to read it back, to stable storage.
-
-        Args:
-            fd (int): An open file descriptor.
-
-        Raises:
-            OSError: The disk reports an error.
-        """
-        os.fdatasync(fd)
-
-else:
-
-    def sync_file(fd: int) -> None:
-        """Flush the file's content to stable storage.
-
-        Args:
-            fd (int): An open file descriptor.
-
-        Raises:
-            OSError: The disk reports an error.
-        """
-        os.fsync(fd)
-
-
-def occupy_standard_streams() -> None:
-    """Open the null device on those of descriptors 0, 1 and 2 that are closed.
-
-    Else the next file or pipe that is opened becomes standard output, say, and gets whatever a C
-    library prints there.
-    """
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            # The lowest free number is taken, which is this one, unless another thread was faster.
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened > 2:
-                os.close(opened)
-            else:
-                os.set_inheritable(opened, True)  # as standard streams are
-
-
-@contextlib.contextmanager
-def folder_lock(folder: str) -> Iterator[None]:
-    """Keep other processes of this machine out of the same block for the same folder.
-
-    The kernel frees the lock when its holder dies. Where the system or the file system has no
-    such locks, the block runs without one: whoever uses this stays safe then too, and only two
-    processes that do the same at the same moment may do it twice.
-
-    Args:
-        folder (str): Path of the folder.
-
-    Yields:
-        None: While the lock is held.
-
-    Raises:
-        OSError: The folder cannot be opened.
-    """
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        # Closing is not enough: a child that another thread has forked meanwhile has the
-        # descriptor too, and the lock would be held until that ends.
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)
-        os.close(fd)
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
-def make_folders(folder: str) -> None:
-    """Make a folder, and its parents where they are missing, and flush their entries.
-
-    Args:
-        folder (str): Path of the folder; one that is there already is fine.
-
-    Raises:
-        FileExistsError: Something that is no folder has this name.
-        OSError: The folder cannot be made.
-    """
-    if os.path.isdir(folder):
-        return
-    parent = os.path.dirname(os.path.abspath(folder))
-    make_folders(parent)
-    try:
-        os.mkdir(folder)
-    except FileExistsError:
-        if not os.path.isdir(folder):
-            raise
-    sync_folder(parent)
-
-
-_forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
-
-
-def watch_forks(obj: Forkable) -> None:
-    """Call the object's `_after_fork()` in every child that this process forks while it lives.
-
-    Where the system has no fork there is nothing to watch.
-
-    Args:
-        obj (Forkable): Any object that can be referenced weakly.
-    """
-    _forkables.add(obj)
-
-
-def _after_fork_in_child() -> None:
-    for obj in list(_forkables):
-        obj._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-# What a kernel or file system says that has no rename (or link) of the kind asked for.
+# What a kernel or file system says that has no rename of the kind asked for. EPERM is not among
+# these: it is a refusal (a sticky folder, a file that may not be changed).
 _UNSUPPORTED = frozenset(
     getattr(errno, name)
-    for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EPERM", "EMLINK")
+    for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP")
     if hasattr(errno, name)
 )
+# What one says that has no links; FAT says EPERM (link(2)).
+_NO_LINKS = _UNSUPPORTED | {errno.EPERM, errno.EMLINK}
+NO_KERNEL_RENAME = "PERSISTQ_NO_KERNEL_RENAME"
+"""An environment variable; set, it has this and all child processes do without the kernel's rename
+that refuses to overwrite, as on a file system that has none. For tests, and to compare."""
 _rename_lock = threading.Lock()
 
 
@@ -215,9 +95,21 @@ def _no_kernel_rename(source: str, target: str) -> int:
 
 
 def _find_kernel_rename(source: str, target: str) -> int:
-    """Find the system call that renames and refuses to overwrite; from then on use it."""
+    """Find the system call that renames and refuses to overwrite; from then on use it.
+
+    Other threads wait until it is found: one that took the way of systems without it, while
+    others take this one, would be no safer than no lock at all.
+    """
     global _kernel_rename
-    _kernel_rename = _no_kernel_rename
+    with _rename_lock:
+        if _kernel_rename is _find_kernel_rename:
+            _kernel_rename = _look_for_kernel_rename()
+    return _kernel_rename(source, target)
+
+
+def _look_for_kernel_rename() -> Callable[[str, str], int]:
+    if os.environ.get(NO_KERNEL_RENAME):
+        return _no_kernel_rename
     try:
         import ctypes
 
@@ -227,9 +119,9 @@ def _find_kernel_rename(source: str, target: str) -> int:
         elif sys.platform == "darwin":
             rename, here, flag = libc.renameatx_np, -2, 4  # AT_FDCWD, RENAME_EXCL
         else:
-            return errno.ENOSYS
+            return _no_kernel_rename
     except (ImportError, OSError, AttributeError, TypeError):
-        return errno.ENOSYS
+        return _no_kernel_rename
     get_errno = ctypes.get_errno
     encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
@@ -241,8 +133,7 @@ def _find_kernel_rename(source: str, target: str) -> int:
         first, second = source.encode(encoding, errors), target.encode(encoding, errors)
         return get_errno() if rename(here, first, here, second, flag) else 0
 
-    _kernel_rename = kernel_rename
-    return kernel_rename(source, target)
+    return kernel_rename
 
 
 # Renames without overwriting in one step; gives errno, and ENOSYS where there is no such step.
@@ -251,7 +142,7 @@ _kernel_rename: Callable[[str, str], int] = _find_kernel_rename
 
 
 def rename_new(source: str, target: str) -> None:
-    """Rename a file, never over another one.
+    """Rename a file that no other process wants, never over another one.
 
     One step of the kernel where it has one (Linux, macOS, Windows). Elsewhere (NFS) the new name
     is linked, then the old one removed: killed in between, the file has both names. A file
@@ -265,29 +156,105 @@ def rename_new(source: str, target: str) -> None:
     Raises:
         FileExistsError: The target exists, or came into being meanwhile; nothing has changed.
         FileNotFoundError: There is no source, or no folder for the target.
-        OSError: Whatever else the file system refuses, such as EXDEV.
+        OSError: Whatever else the file system refuses, such as EXDEV; nothing has changed.
+    """
+    if not rename_in_one_step(source, target):
+        rename_by_link(source, target)
+
+
+def rename_in_one_step(source: str, target: str) -> bool:
+    """Rename a file in a step that is exclusive on both names.
+
+    Args:
+        source (str): Path of the file, which others may want to rename, too.
+        target (str): Its new path.
+
+    Returns:
+        bool: False, with nothing done, where kernel or file system have no such step.
+
+    Raises:
+        OSError: As of `rename_new`.
     """
     if os.name == "nt":
         os.rename(source, target)
-        return
+        return True
     if "\0" in source or "\0" in target:
         raise ValueError(f"a path holds a null character: {source!r} or {target!r}")
     code = _kernel_rename(source, target)
-    if code == 0:
-        return
-    if code not in _UNSUPPORTED:
+    if code in _UNSUPPORTED:
+        return False
+    if code:
         raise OSError(code, os.strerror(code), source, None, target)
+    return True
+
+
+def rename_by_link(source: str, target: str) -> None:
+    """Rename a file that no other process wants where there is no single step for it.
+
+    Args:
+        source (str): Path of the file.
+        target (str): Its new path.
+
+    Raises:
+        OSError: As of `rename_new`.
+    """
+    before = os.lstat(source)
+    refuse_removal(source, before)
     try:
         if os.link in os.supports_follow_symlinks:
             os.link(source, target, follow_symlinks=False)
         else:
             os.link(source, target)
+    except FileExistsError:
+        # A request that is repeated since its answer was lost finds its own work (NFS).
+        if not is_same_file(source, target):
+            raise
+    except FileNotFoundError:
+        # FUSE looks the new name up once it is linked, and somebody was quicker to take it.
+        if not (is_same_file(source, before) and os.path.isdir(os.path.dirname(target) or ".")):
+            raise
     except OSError as error:
-        if error.errno not in _UNSUPPORTED:
+        if error.errno not in _NO_LINKS:
             raise
         _rename_under_lock(source, target)
-    else:
+        return
+    try:
         os.unlink(source)
+    except FileNotFoundError:
+        pass  # whoever took the file has seen to its other name
+
+
+def refuse_removal(path: str, status: os.stat_result) -> None:
+    """Refuse what could be linked elsewhere and then not be removed here.
+
+    Raises:
+        PermissionError: This user may not remove the file from its folder.
+    """
+    folder = os.path.dirname(path) or "."
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    there = os.stat(folder)
+    user = os.geteuid() if hasattr(os, "geteuid") else 0
+    if there.st_mode & stat.S_ISVTX and user not in (0, status.st_uid, there.st_uid):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+
+
+def is_same_file(path: str, other: str | os.stat_result) -> bool:
+    """Tell whether two names lead to one file; no link is followed.
+
+    Args:
+        path (str): A path.
+        other (str | os.stat_result): Another one, or what was seen of it.
+
+    Returns:
+        bool: False also where there is no such path.
+    """
+    try:
+        status = os.lstat(other) if isinstance(other, str) else other
+        return os.path.samestat(os.lstat(path), status)
+    except (OSError, ValueError):
+        return False
 
 
 def _rename_under_lock(source: str, target: str) -> None:
@@ -329,9 +296,16 @@ def claim(source: str, target: str) -> bool:
         return False
     if code not in _UNSUPPORTED:
         raise OSError(code, os.strerror(code), source, None, target)
+    return claim_by_rename(source, target)
+
+
+def claim_by_rename(source: str, target: str) -> bool:
+    """Claim where no rename refuses to overwrite; as `claim`."""
     # Nobody outside this process makes the target, so a look under a lock is as good as one step.
     with _rename_lock:
         if os.path.lexists(target):
+            if not os.path.lexists(source):
+                return False  # another thread of this process has claimed it
             code = errno.EEXIST
             raise OSError(code, os.strerror(code), source, None, target)
         try:
@@ -343,94 +317,11 @@ def claim(source: str, target: str) -> bool:
     return True
 
 
-def stage_copy(source: str, staged: str, *, sync: bool, keep_times: bool) -> None:
-    """Copy a file's content and mode to a new file, which is removed again if that fails.
-
-    Args:
-        source (str): Path of the file to read; it is not changed.
-        staged (str): Path of the file to make; it must not exist.
-        sync (bool): Whether to return only when the copy is on stable storage.
-        keep_times (bool): Whether the copy has the source's times of access and modification.
-
-    Raises:
-        FileExistsError: The staged file exists.
-        OSError: The source cannot be read, or the disk is full.
-    """
-    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    reading = os.open(source, os.O_RDONLY | flags)
-    try:
-        status = os.fstat(reading)
-        writing = os.open(
-            staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, status.st_mode & 0o777
-        )
-        try:
-            try:
-                _copy_content(reading, writing)
-                if keep_times:
-                    if os.utime in os.supports_fd:
-                        os.utime(writing, ns=(status.st_atime_ns, status.st_mtime_ns))
-                    else:
-                        os.utime(staged, ns=(status.st_atime_ns, status.st_mtime_ns))
-                if sync:
-                    sync_file(writing)
-            finally:
-                os.close(writing)
-        except BaseException:
-            os.unlink(staged)
-            raise
-    finally:
-        os.close(reading)
-
-
-def _copy_content(reading: int, writing: int) -> None:
-    copied = 0
-    if hasattr(os, "copy_file_range"):
-        try:
-            while True:
-                count = os.copy_file_range(reading, writing, 1 << 30)
-                if count == 0:
-                    break
-                copied += count
-        except OSError as error:
-            # Across file systems on older kernels, and on some file systems, there is no such
-            # call; a full disk is an error that the loop below would only meet again.
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-                raise
-    # Also after a count of zero: files in /proc and the like seem empty to copy_file_range.
-    if copied:
-        os.lseek(reading, copied, os.SEEK_SET)
-    while True:
-        block = os.read(reading, 1 << 20)
-        if not block:
-            return
-        view = memoryview(block)
-        while view:
-            view = view[os.write(writing, view) :]
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of it, or raise the OSError that stopped it.
-
-    Args:
-        fd (int): A descriptor.
-        data (bytes): What to write.
-    """
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def make_readable(fd: int) -> None:
-    """Let all read a file who may read its folder, whatever this process's umask.
-
-    Args:
-        fd (int): A descriptor of the file, which is this user's.
-    """
-    if hasattr(os, "fchmod"):
-        try:
-            os.fchmod(fd, 0o644)
-        except OSError:
-            pass  # a file system without modes
+def has_kernel_rename() -> bool:
+    """Tell whether this system has a rename that refuses to overwrite, on some file systems."""
+    if _kernel_rename is _find_kernel_rename:
+        _find_kernel_rename("", "")
+    return os.name == "nt" or _kernel_rename is not _no_kernel_rename
 
 
 def publish_new(temporary: str, path: str) -> None:
@@ -455,79 +346,3 @@ def publish_new(temporary: str, path: str) -> None:
         rename_new(temporary, path)
     else:
         os.unlink(temporary)
-
-
-_LOCAL = frozenset(
-    [
-        "bcachefs",
-        "btrfs",
-        "ext2",
-        "ext3",
-        "ext4",
-        "f2fs",
-        "jfs",
-        "overlay",
-        "ramfs",
-        "reiserfs",
-        "tmpfs",
-        "vfat",
-        "xfs",
-        "zfs",
-    ]
-)
-_carries_locks: dict[int, bool] = {}
-
-
-def carries_locks(path: str, device: int) -> bool:
-    """Tell whether a lock on a file binds all who use the file, on whichever host or mount.
-
-    Args:
-        path (str): Path of a file.
-        device (int): The number of the device that it is on (`st_dev`).
-
-    Returns:
-        bool: True of local file systems, and of NFS that is not told to keep locks to itself
-        (nfs(5), local_lock); False of others, such as FUSE and SMB.
-    """
-    if sys.platform != "linux":
-        return True  # nothing tells, and a local disk is the rule
-    known = _carries_locks.get(device)
-    if known is None:
-        kind, options = _mount_of(path)
-        known = kind in _LOCAL
-        if kind in ("nfs", "nfs4"):
-            local = re.search(r"local_lock=(\w+)", options)
-            known = "nolock" not in options.split(",") and (local is None or local[1] == "none")
-        _carries_locks[device] = known
-    return known
-
-
-def reports_every_change(path: str) -> bool:
-    """Tell whether the kernel sees every change of a folder: no other machine can make one.
-
-    Args:
-        path (str): Path of a folder.
-
-    Returns:
-        bool: False on a network or unknown file system, and outside Linux.
-    """
-    return _mount_of(path)[0] in _LOCAL
-
-
-def _mount_of(path: str) -> tuple[str, str]:
-    """Return the kind and the options of the mount that a path is on; empty where unknown."""
-    real = os.path.realpath(path)
-    found, kind, options = "", "", ""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                fields = line.split(" ")
-                point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
-                inside = real == point or real.startswith(point.rstrip("/") + "/")
-                # Of mounts on one point, the last is the one that shows.
-                if inside and len(point) >= len(found):
-                    rest = fields[fields.index("-") + 1 :]
-                    found, kind, options = point, rest[0], rest[2].strip()
-    except (OSError, ValueError, IndexError):
-        return "", ""
-    return kind, options

@@ -151,9 +151,15 @@ class Lease:
                     _lock(fd)
                 except OSError:
                     pass  # no locks here: then nobody holds this process for dead
-                said = {**facts, **facts_of_this_process(), "device": status.st_dev}
+                domain = _fs.lock_domain(temporary, status.st_dev)
+                place = {"device": status.st_dev, "locks": domain}
+                said = {**facts, **facts_of_this_process(), **place}
                 _fs.write_all(fd, json.dumps(said).encode() + b"\n")
-                _fs.publish_new(temporary, path)
+                if domain:
+                    _fs.publish_new(temporary, path)
+                else:
+                    # FUSE may take a name that is linked for another file, which is not locked.
+                    _rename(temporary, path)
             except BaseException:
                 _mine.pop(self._identity, None)
                 os.close(fd)
@@ -222,6 +228,30 @@ class Lease:
             pass  # half made, or the interpreter half ended
 
 
+def lock(path: str) -> int:
+    """Lock a lease that another process has made, and has left.
+
+    Args:
+        path (str): Its path.
+
+    Returns:
+        int: A descriptor: the lock is held until it is closed. -1 where the lease is gone, or the
+        lock is another's, or refused.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | _CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        _lock(fd)
+        if is_same_file(path, fd):
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return -1
+
+
 def is_same_file(path: str, fd: int) -> bool:
     """Tell whether a path leads to an open file.
 
@@ -236,6 +266,12 @@ def is_same_file(path: str, fd: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except (OSError, ValueError):
         return False
+
+
+def _rename(temporary: str, path: str) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), temporary, None, path)
+    os.rename(temporary, path)
 
 
 def _remove(path: str) -> None:
@@ -354,10 +390,13 @@ def is_dead(path: str) -> bool | None:
         _unlock(fd)
         if not is_same_file(path, fd):
             return False  # it was removed while we looked: a clean end
-        if _fs.carries_locks(path, status.st_dev):
+        said = read(path)
+        # Whoever holds it may have the file by another way, as a server's disk is had by NFS and
+        # by FUSE: locks of the one are nothing to the other.
+        domain = _fs.lock_domain(path, status.st_dev)
+        if _fs.carries_locks(path, status.st_dev) and said.get("locks", domain) == domain:
             return True
         # Here a lock binds those who have the file by the same mount of the same kernel.
-        said = read(path)
         boot = _processes.boot_id()
         if boot and said.get("boot") == boot and said.get("device") == status.st_dev:
             return True

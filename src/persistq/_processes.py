@@ -10,13 +10,40 @@ _machine_fqdn: str | None = None
 
 
 def machine_fqdn() -> str:
-    """Give this machine's fully qualified name, asked of the resolver once a process."""
+    """Give this machine's fully qualified name as far as it is written down here.
+
+    No name server is asked: one that does not answer would hold up each process for seconds.
+    """
     global _machine_fqdn
     if _machine_fqdn is None:
-        import socket
-
-        _machine_fqdn = socket.getfqdn()
+        known = [name for name in names_of_this_host() if not is_anybodys(name)]
+        _machine_fqdn = next((name for name in known if "." in name), host_name())
     return _machine_fqdn
+
+
+def names_of_this_host() -> list[str]:
+    """Give all names that this machine has by its kernel and its hosts file, its own name first.
+
+    One of them is what a resolver would say, unless only a name server knows that.
+    """
+    own = host_name()
+    found = [own]
+    lines: list[list[str]] = []
+    try:
+        with open("/etc/hosts", encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.partition("#")[0].split() for line in file]
+    except OSError:
+        pass
+    addresses = {fields[0] for fields in lines if own in fields[1:]}
+    for fields in lines:
+        if fields and fields[0] in addresses:
+            found += fields[1:]
+    return list(dict.fromkeys(found))
+
+
+def is_anybodys(name: str) -> bool:
+    """Tell whether a host's name says nothing about which host it is."""
+    return name.partition(".")[0] in ("localhost", "")
 
 
 def host_name() -> str:
@@ -46,8 +73,8 @@ def start_ticks(pid: int) -> str:
 
 def _first_line(path: str) -> str:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.readline().strip()
+        with open(path, "rb") as file:
+            return file.readline().decode("ascii", "replace").strip()
     except OSError:
         return ""
 
@@ -72,13 +99,59 @@ def pid_namespace() -> str:
     return "" if name == _FIRST_PID_NAMESPACE else name
 
 
-YOUNGER_S = 2.0
-"""How much younger than a claim a process must be to be another one than the claimer: the clock
-of processes ticks in hundredths of a second, that of a file system up to a second (FAT: two)."""
+def ancestors() -> list[int]:
+    """Give the ids of this process's parent, of that one's, and so on, as far as is told."""
+    found = [os.getppid()]
+    while found[-1] > 1:
+        fields = _stat_of(found[-1])
+        if len(fields) < 2 or int(fields[1]) in (0, *found):
+            break
+        found.append(int(fields[1]))
+    return found
+
+
+def process_group(pid: int) -> int:
+    """Give the id of a process's group, which is its leader's; 0 where that is not told."""
+    try:
+        return os.getpgid(pid)
+    except (AttributeError, OSError):
+        return 0
+
+
+def program_of(pid: int) -> str:
+    """Give the name of the program that a process runs; empty where that is not told."""
+    try:
+        name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        name = ""
+    # One program for all commands of a small system: what it is called as tells which.
+    return name if name not in ("", "busybox") else _first_line(f"/proc/{pid}/comm") or name
+
+
+def _stat_of(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is a name in parentheses that may hold anything.
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def time_namespace() -> str:
+    """Name the namespace by whose clock starts of processes are told; empty outside Linux."""
+    try:
+        return os.readlink("/proc/self/ns/time")
+    except OSError:
+        return ""
+
+
+def kernel_key() -> str:
+    """Tell what this process sees of processes from what others see: boot, host, namespaces."""
+    return " ".join((host_name(), machine_id(), boot_id(), pid_namespace(), time_namespace()))
 
 
 def process_key(pid: int) -> str | None:
-    """Tell a process from all others of this machine, before and after it, that had its id.
+    """Tell a process from all others of this kernel, before and after it, that had its id.
 
     Args:
         pid (int): The id of a process.
@@ -89,14 +162,8 @@ def process_key(pid: int) -> str | None:
     start_s = process_start_s(pid)
     if start_s is None:
         return None
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            started = file.read().rpartition(b")")[2].split()[19].decode()
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            started += " " + file.read().strip()
-    except (OSError, IndexError):
-        started = _ps_started(pid) or f"{start_s:.0f}"
-    return f"{machine_fqdn()} {pid_namespace()} {pid} {started}"
+    started = start_ticks(pid) or _ps_started(pid) or f"{start_s:.0f}"
+    return f"{kernel_key()} {pid} {started}"
 
 
 def _ps_started(pid: int) -> str:
@@ -201,3 +268,21 @@ def _windows_process_start_s(pid: int) -> float | None:
         return float("-inf")
     finally:
         kernel.CloseHandle(ctypes.c_void_p(handle))
+
+
+def occupy_standard_streams() -> None:
+    """Open the null device on those of descriptors 0, 1 and 2 that are closed.
+
+    Else the next file or pipe that is opened becomes standard output, say, and gets whatever a C
+    library prints there.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is taken, which is this one, unless another thread was faster.
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened > 2:
+                os.close(opened)
+            else:
+                os.set_inheritable(opened, True)  # as standard streams are

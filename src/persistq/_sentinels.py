@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
 
 class Sentinel(IntEnum):
     """A control message: it travels on a queue like a message, and is none.
@@ -17,5 +21,6 @@ class Sentinel(IntEnum):
     FAILED = -1
 
 
-DONE = Sentinel.DONE
-FAILED = Sentinel.FAILED
+# Final, so that a type checker knows that what is not one of these is a message.
+DONE: Final = Sentinel.DONE
+FAILED: Final = Sentinel.FAILED

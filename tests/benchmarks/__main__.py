@@ -18,7 +18,6 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-import cli
 import end_to_end
 import footprint
 import jobs
@@ -26,6 +25,7 @@ import peers
 from harness import Amounts, Report, about
 
 import carrier
+import cli
 import folder
 import journal
 

@@ -193,17 +193,17 @@ def test_a_signal_handler_may_use_the_board_at_any_moment(new_board: Board) -> N
         new_board.post(b"D")
         events += 1
 
-    before = signal.signal(signal.SIGALRM, use)
+    before = signal.signal(signal.SIGVTALRM, use)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
-        while events < 100:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0003, 0.0003)
+        while events < 30:
             new_board._after_fork()  # each round from the beginning
             new_board.flags()[0] = 1
             new_board.post(b"F")
             new_board.count(b"F")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
     assert new_board.count(b"D") == events
 
 
@@ -217,6 +217,20 @@ def test_without_memory_or_a_folder_the_error_says_what_to_do(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(OSError, match="Set TMPDIR"):
         Board()
+
+
+def test_a_limit_of_file_sizes_is_an_error_and_no_half_board() -> None:
+    code = (
+        "import resource; from persistq._carrier.board import Board\n"
+        "def limit(n): resource.setrlimit(resource.RLIMIT_FSIZE, (n, resource.RLIM_INFINITY))\n"
+        "limit(4)\ntry: Board()\nexcept OSError: print('no board')\n"
+        "limit(160); b = Board()\ntry: b.flags()\nexcept OSError: print('no bytes')\n"
+        "print(b.count(b'D'), b.in_transit())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.stdout, done.stderr) == ("no board\nno bytes\n0 {}\n", "")
 
 
 def test_a_board_leaves_no_file_and_no_descriptors(tmp_path: Path) -> None:

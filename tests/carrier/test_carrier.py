@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import fcntl
 import gc
 import logging
 import multiprocessing
@@ -166,6 +167,29 @@ def test_the_feeder_rests_until_there_is_room_for_many_records(
     # Even a reader that takes a record in a microsecond finds more when the rest ends.
     assert 0 < rests_s[0] < 0.000001 * capacity
     assert received + [queue.get_bytes(False) for _ in range(records_in(fd))] == messages
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe can be set on Linux")
+def test_a_feeder_that_is_just_ending_forgets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeder, "LINGER_S", 0)  # it ends as soon as it has nothing to do
+    queue = Carrier()
+    fcntl.fcntl(queue._writer.fileno(), 1031, 4096)  # F_SETPIPE_SZ: 16 records
+    makers, each = 4, 4000
+
+    def make(who: int) -> None:
+        for n in range(each):
+            queue.put((who, n))
+
+    threads = [threading.Thread(target=make, args=(who,)) for who in range(makers)]
+    for thread in threads:
+        thread.start()
+    taken = [queue.get(timeout=10) for _ in range(makers * each)]
+    for thread in threads:
+        thread.join()
+    for who in range(makers):
+        assert [n for maker, n in taken if maker == who] == list(range(each))
+    queue._feeder.finish()
+    assert not queue.board.in_transit()[queue.board.token()].backlog
 
 
 @pytest.mark.parametrize("when", ["before the first put", "after the last put"])

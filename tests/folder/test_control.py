@@ -10,6 +10,7 @@ from queue import Empty
 
 import pytest
 
+from folder_workers import listed
 from persistq import DONE, FAILED, ReadableFolderQueue, WritableFolderQueue
 
 
@@ -121,7 +122,7 @@ def test_only_files_are_control_files(tmp_path: Path, folder: Path, kind: str) -
     (folder / f".{kind}").touch()
     assert outcome(folder) == "waits"
     WritableFolderQueue(folder).reset()
-    assert sorted(path.name for path in folder.iterdir() if "__" not in path.name) == sorted(
+    assert sorted(name for name in listed(folder) if "__" not in name) == sorted(
         [f".{kind}", f"folder.{kind}"]
     )
     assert tmp_path.is_dir()
@@ -146,6 +147,6 @@ def test_a_control_file_comes_to_the_notice_of_a_queue_that_watches(folder: Path
 def test_get_removes_no_control_file(folder: Path) -> None:
     producer = WritableFolderQueue(folder)
     producer.close()
-    before = sorted(os.listdir(folder))
+    before = sorted(listed(folder))
     assert outcome(folder) is DONE
-    assert sorted(os.listdir(folder)) == before
+    assert sorted(listed(folder)) == before

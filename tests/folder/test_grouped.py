@@ -12,7 +12,7 @@ from queue import Empty
 
 import pytest
 
-from folder_workers import consume_all, stem_after_dash, stem_before_dash
+from folder_workers import consume_all, listed, stem_after_dash, stem_before_dash
 from persistq import DONE, FAILED, ReadableGroupedFileFolderQueue, WritableFolderQueue
 from persistq._folder.grouped import Groups
 from processes import Nursery
@@ -56,7 +56,7 @@ def test_a_group_comes_whole_and_sorted_once_it_is_complete(folder: Path) -> Non
     assert names_of(queue, paths) == ["2020-a.tsv", "2020-b.tsv"]
     assert [Path(path).read_text() for path in paths] == ["2020-a.tsv", "2020-b.tsv"]
     queue.task_done(paths)
-    assert os.listdir(folder) == []
+    assert listed(folder) == []
 
 
 def test_groups_come_in_the_order_of_their_first_file_names(folder: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_claim_that_fails_half_way_is_undone(folder: Path) -> None:
     os.rename(folder / "x-c.tsv", folder / ".away")
     with pytest.raises(Empty):
         queue.get(0)
-    assert sorted(os.listdir(folder)) == [".away", "x-a.tsv", "x-b.tsv"]
+    assert sorted(listed(folder)) == [".away", "x-a.tsv", "x-b.tsv"]
     os.rename(folder / ".away", folder / "x-c.tsv")
     assert len(queue.get(0)) == 3
 
@@ -170,7 +170,7 @@ def test_a_claim_that_the_file_system_refuses_is_undone(
     queue = grouped(folder)
     with pytest.raises(PermissionError):
         queue.get(0)
-    assert sorted(os.listdir(folder)) == ["x-a.tsv", "x-b.tsv"]
+    assert sorted(listed(folder)) == ["x-a.tsv", "x-b.tsv"]
     monkeypatch.undo()
     assert len(queue.get(0)) == 2
 

@@ -7,6 +7,7 @@ import fractions
 import gc
 import os
 import pickle
+import shutil
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from folder_workers import last_letter
+from folder_workers import last_letter, listed
 from persistq import (
     DONE,
     FAILED,
@@ -73,7 +74,7 @@ def test_get_renames_the_file_to_a_name_of_this_process(folder: Path) -> None:
     assert claimed == queue.wip_filename("a.tsv") == queue.wip_filename(folder / "a.tsv")
     assert os.path.basename(claimed).startswith(f"{os.getpid():06d}_")
     assert queue.original_filename_from_wip(claimed) == str(folder / "a.tsv")
-    assert os.listdir(folder) == [os.path.basename(claimed)]
+    assert listed(folder) == [os.path.basename(claimed)]
     assert Path(claimed).read_text() == "a.tsv"
 
 
@@ -334,7 +335,7 @@ def test_task_done_removes_the_file_unless_it_is_moved_already(
     moved = queue.get(0)
     os.rename(moved, tmp_path / "mine")
     queue.task_done(moved)
-    assert os.listdir(folder) == []
+    assert listed(folder) == []
 
 
 def test_task_done_moves_to_the_directory_and_never_overwrites(
@@ -368,7 +369,7 @@ def test_task_done_moves_to_another_file_system(folder: Path) -> None:
             write(folder, "a.tsv")
             queue.task_done(queue.get(0))
         assert sorted(os.listdir(finished)) == ["a.1.tsv", "a.tsv"]
-        assert os.listdir(folder) == []
+        assert listed(folder) == []
     finally:
         shutil.rmtree(finished)
 
@@ -381,7 +382,7 @@ def test_task_done_takes_paths_lists_and_names(folder: Path) -> None:
     queue.task_done([second, os.path.basename(third)])
     (folder.parent / "link").symlink_to(folder)
     queue.task_done(str(folder.parent / "link" / os.path.basename(fourth)))
-    assert os.listdir(folder) == []
+    assert listed(folder) == []
 
 
 IDENTITY = "c0ffee00-1234-5678-9abc-def012345678"
@@ -404,7 +405,7 @@ def test_task_done_finds_a_file_by_its_uuid(folder: Path, stem: str, named: obje
     queue.get(0)
     queue.get(0)
     queue.task_done(named)
-    assert os.listdir(folder) == [os.path.basename(queue.wip_filename("other.tsv"))]
+    assert listed(folder) == [os.path.basename(queue.wip_filename("other.tsv"))]
     with pytest.raises(ValueError, match="no claimed file"):
         queue.task_done(named)
 
@@ -457,7 +458,7 @@ def test_mark_all_work_done_finishes_what_waits(tmp_path: Path, folder: Path) ->
     held = queue.get(0)
     queue.mark_all_work_done()
     assert sorted(os.listdir(finished)) == ["b.tsv", "c.tsv"]
-    assert sorted(os.listdir(folder)) == sorted([os.path.basename(held), "other.txt"])
+    assert sorted(listed(folder)) == sorted([os.path.basename(held), "other.txt"])
     with pytest.raises(Empty):
         queue.get(0)
 
@@ -625,7 +626,7 @@ def test_a_folder_that_is_removed_and_made_again_is_watched_again(folder: Path) 
     queue = ReadableFolderQueue(folder)
     write(folder, "a.tsv")
     queue.task_done(queue.get(0))
-    folder.rmdir()
+    shutil.rmtree(folder)
     with pytest.raises(FileNotFoundError):
         queue.get(0)
     folder.mkdir()

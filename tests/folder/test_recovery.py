@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from folder_workers import get_one_then_wait
+from folder_workers import get_one_then_wait, listed
 from persistq import ReadableFolderQueue, _processes
-from persistq._folder import names, recovery
+from persistq._folder import names
 from processes import Nursery
 
 
@@ -72,30 +72,6 @@ def test_files_of_other_hosts_are_never_touched(folder: Path) -> None:
     assert all(path.exists() for path in paths)
 
 
-def test_a_claim_older_than_the_process_of_its_id_is_abandoned(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = claimed_by(folder, os.getppid(), "a")
-    queue = ReadableFolderQueue(folder)
-    assert queue.reclaim_abandoned() == []
-    claimed_s = path.stat().st_ctime
-    # The parent cannot be made younger: what the system says of its start can.
-    monkeypatch.setattr(_processes, "process_start_s", lambda pid: claimed_s + 1.5)
-    assert queue.reclaim_abandoned() == []
-    monkeypatch.setattr(_processes, "process_start_s", lambda pid: claimed_s + 3)
-    assert queue.reclaim_abandoned() == [str(folder / "a.tsv")]
-
-
-def test_a_file_servers_late_clock_makes_nobody_dead(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = claimed_by(folder, os.getppid(), "a")
-    claimed_s = path.stat().st_ctime
-    monkeypatch.setattr(_processes, "process_start_s", lambda pid: claimed_s + 3)
-    monkeypatch.setattr(recovery, "_clock_ahead_s", lambda folder: -60.0)
-    assert ReadableFolderQueue(folder).reclaim_abandoned() == []
-
-
 def test_a_claim_with_this_processs_id_that_it_did_not_make_is_abandoned(folder: Path) -> None:
     claimed_by(folder, os.getpid(), "left")
     (folder / "mine.tsv").write_text("mine")
@@ -122,7 +98,7 @@ def test_a_file_with_both_names_after_a_kill_loses_the_claimed_one(folder: Path)
     path = claimed_by(folder, 4194999, "a")
     os.link(path, folder / "a.tsv")
     assert ReadableFolderQueue(folder).reclaim_abandoned() == [str(folder / "a.tsv")]
-    assert os.listdir(folder) == ["a.tsv"]
+    assert listed(folder) == ["a.tsv"]
 
 
 def test_processes_are_told_apart_from_the_dead_and_the_threads() -> None:

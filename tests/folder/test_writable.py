@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from persistq import DONE, FAILED, ReadableFolderQueue, WritableFolderQueue
+from folder_workers import listed, stage_then_wait
+from persistq import DONE, FAILED, ReadableFolderQueue, WritableFolderQueue, _processes
+from persistq._folder import names
+from processes import Nursery
 
 
 def write(path: Path, content: str = "content") -> Path:
@@ -60,7 +63,7 @@ def test_put_with_copy_leaves_the_source(tmp_path: Path, folder: Path) -> None:
     queue.put(str(source), copy=True)
     assert source.read_text() == (folder / "a.tsv").read_text() == "x" * 3_000_000
     assert (folder / "a.tsv").stat().st_mode & 0o777 == 0o640
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert [name for name in listed(folder) if name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("fsync", [False, True])
@@ -88,7 +91,7 @@ def test_put_never_overwrites(tmp_path: Path, folder: Path, copy: bool) -> None:
         queue.put(source, copy=copy)
     assert (folder / "a.tsv").read_text() == "first"
     assert source.read_text() == "second"
-    assert [path for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert [name for name in listed(folder) if name.startswith(".")] == []
 
 
 def test_a_file_may_be_put_while_one_of_its_name_is_worked_on(tmp_path: Path, folder: Path) -> None:
@@ -157,7 +160,9 @@ def test_a_producer_is_announced_with_the_originals_header(folder: Path) -> None
         "hostName",
         "machineFQDN",
         "pid",
+        "messageExtension",
     }
+    assert (header["type"], header["messageExtension"]) == ("helo", "tsv")
     assert header["pid"] == f"{os.getpid():06d}"
     expected = f"{header['createdUTCTimestamp']}__{header['pid']}_{header['uuid']}.helo"
     assert helo.name == expected
@@ -227,14 +232,22 @@ def test_reset_gives_claimed_files_of_any_process_their_names_back(
     assert (folder / "notes.wip").exists()
 
 
-def test_reset_removes_what_a_dead_process_left_half_written(folder: Path) -> None:
+def test_reset_removes_what_a_dead_process_left_half_written(
+    folder: Path, nursery: Nursery
+) -> None:
     queue = WritableFolderQueue(folder)
-    digits = os.path.basename(queue.wip_filename("x.tsv")).split("_")[1]
-    dead = write(folder / f".persistq_4194999_{digits}_abc.tmp")
+    digits = names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
+    dead = write(folder / f".persistq_4194999_{digits}_abc.tmp")  # as version 0.1 names it
     alive = write(folder / f".persistq_{os.getppid():06d}_{digits}_abc.tmp")
+    child = nursery.start(stage_then_wait, WritableFolderQueue(folder), "dead")
+    living = nursery.start(stage_then_wait, WritableFolderQueue(folder), "alive")
+    child.receive(), living.receive()
+    child.kill()
     queue.reset()
     assert not dead.exists()
     assert alive.exists()
+    left = [path for path in folder.glob(".persistq_*.tmp") if path != alive]
+    assert [path.read_text() for path in left] == ["alive"]
 
 
 def test_purge_empties_the_folder_and_follows_no_link(tmp_path: Path, folder: Path) -> None:
@@ -271,7 +284,7 @@ def test_a_full_disk_leaves_the_source_and_nothing_half_written(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert [path.suffix for path in folder.iterdir()] == [".helo"]
+    assert [os.path.splitext(name)[1] for name in listed(folder)] == [".helo"]
     assert len(source.read_text()) == 100_000
     queue.put(source)
     assert messages(folder) == ["a.tsv"]

@@ -370,6 +370,18 @@ def test_a_sentinel_in_a_batch_is_refused(make_queue: MakeQueue, journals: Journ
     assert journals.names() == []
 
 
+@pytest.mark.parametrize("make_carrier", [lambda: None, queue.Queue, multiprocessing.JoinableQueue])
+def test_join_without_time_tells_the_truth_at_once(
+    make_queue: MakeQueue, make_carrier: Callable[[], Any]
+) -> None:
+    q = make_queue(queue=make_carrier())
+    for _ in range(100):
+        q.put("a")
+        assert not q.join(0)
+        q.task_done(q.get(timeout=20))
+        assert q.join(0)
+
+
 @pytest.mark.parametrize("carrier", [None, queue.Queue()])
 def test_join_says_whether_all_was_done(make_queue: MakeQueue, carrier: Any) -> None:
     q = make_queue(queue=carrier)

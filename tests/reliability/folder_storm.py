@@ -6,6 +6,12 @@ Three parts, each of which can be run alone:
 - steps: each operation is killed at each of its steps, which are lines of Python (everywhere)
   or system calls (where strace is).
 - races: two processes want one name, over and over.
+- reclaimers: several put back at once what the dead had claimed, while others take it.
+- groups: consumers of groups are killed, and no group is ever mixed with another one's files.
+- containers: consumers in containers of one name are killed and start again (root and unshare).
+- clocks: consumers whose clocks are years apart (a time namespace, root and unshare).
+
+`--no-kernel-rename` does all of it as on a file system whose rename cannot refuse to overwrite.
 
 Prints figures as JSON; the exit status is 1 when a file was lost, doubled or seen half written.
 """
@@ -29,7 +35,13 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 import persistq
-from persistq import DONE, ReadableFolderQueue, ReadableGroupedFileFolderQueue, WritableFolderQueue
+from persistq import (
+    DONE,
+    ReadableFolderQueue,
+    ReadableGroupedFileFolderQueue,
+    UpstreamFailureError,
+    WritableFolderQueue,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,18 +54,24 @@ CONTENT = "whole " * 3000 + "end"
 # ------------------------------------------------------------------------------------ storm
 
 
-def produce(queue: WritableFolderQueue, source: str) -> None:
+def produce(folder: str, source: str) -> None:
     """Put whatever is in the source folder, and close: a restarted producer does just the same."""
+    queue = WritableFolderQueue(folder)
     for name in sorted(os.listdir(source)):
         queue.put(os.path.join(source, name))
     queue.close()
 
 
 def consume(queue: ReadableFolderQueue) -> None:
-    for path in queue:
-        with open(path) as file:
-            assert file.read().endswith("end\n"), f"{path} was seen half written"
-        queue.task_done(path)
+    while True:
+        try:
+            for path in queue:
+                with open(path) as file:
+                    assert file.read().endswith("end\n"), f"{path} was seen half written"
+                queue.task_done(path)
+            return
+        except UpstreamFailureError:
+            time.sleep(0.01)  # a producer was killed: the one that takes its place goes on
 
 
 def storm(root: str, chance: random.Random, files: int, kills: int) -> dict[str, Any]:
@@ -73,7 +91,7 @@ def storm(root: str, chance: random.Random, files: int, kills: int) -> dict[str,
     keeper = WritableFolderQueue(folder)
 
     def start_producer(source: str) -> Any:
-        process = context.Process(target=produce, args=(WritableFolderQueue(folder), source))
+        process = context.Process(target=produce, args=(folder, source))
         process.start()
         return process
 
@@ -106,9 +124,7 @@ def storm(root: str, chance: random.Random, files: int, kills: int) -> dict[str,
             break
     for process in producers.values():
         process.join()
-    # What producers that were killed announced is taken back, and the end told once.
-    keeper.purge_control_messages()
-    Path(folder, "end.done").touch()
+    keeper.close(dead=True)  # the others have put what those that were killed had not
     for process in consumers:
         process.join()
     restored += len(consumer.reclaim_abandoned())
@@ -128,6 +144,249 @@ def storm(root: str, chance: random.Random, files: int, kills: int) -> dict[str,
         "failed processes": sum(p.exitcode != 0 for p in [*producers.values(), *consumers]),
         "seconds": round(time.monotonic() - began_s, 2),
     }
+
+
+# -------------------------------------------------------------- reclaimers, groups, containers
+
+
+def claim_all(folder: str) -> None:
+    """Claim whatever waits, and die."""
+    queue = ReadableFolderQueue(folder)
+    with contextlib.suppress(Empty):
+        while True:
+            queue.get(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def reclaim_then_end(folder: str, barrier: Any) -> None:
+    queue = ReadableFolderQueue(folder)
+    barrier.wait(30)
+    queue.reclaim_abandoned(None)
+
+
+def note_all(folder: str, notes: str) -> None:
+    """Take everything until DONE, and note each; the note is what counts doubles."""
+    queue = ReadableFolderQueue(folder)
+    with open(notes, "a", buffering=1) as file:
+        for path in queue:
+            file.write(os.path.basename(queue.original_filename_from_wip(path)) + "\n")
+            queue.task_done(path)
+
+
+def count_notes(folder: str, root: str, files: int) -> dict[str, Any]:
+    taken = [line for path in Path(root).glob("notes*") for line in path.read_text().split()]
+    left = [name for name in os.listdir(folder) if name.endswith((".tsv", ".wip"))]
+    return {
+        "files": files,
+        "lost": files - len(set(taken)),
+        "doubled": len(taken) - len(set(taken)),
+        "left over": len(left),
+    }
+
+
+def reclaimers(root: str, files: int, rounds: int) -> dict[str, Any]:
+    """Let four reclaim at once what a killed consumer had, while two take it; nobody is killed."""
+    context = multiprocessing.get_context("fork")
+    totals: dict[str, Any] = {"rounds": rounds, "files": 0, "lost": 0, "doubled": 0}
+    totals.update({"left over": 0, "failed processes": 0})
+    for number in range(rounds):
+        place = os.path.join(root, str(number))
+        folder = os.path.join(place, "queue")
+        os.makedirs(folder)
+        for file in range(files):
+            Path(folder, f"m{file:07}.tsv").write_text("whole end\n")
+        dead = context.Process(target=claim_all, args=(folder,))
+        dead.start()
+        dead.join()
+        barrier = context.Barrier(4)
+        takers = [
+            context.Process(target=note_all, args=(folder, os.path.join(place, f"notes{who}")))
+            for who in range(2)
+        ]
+        others = [
+            context.Process(target=reclaim_then_end, args=(folder, barrier)) for _ in range(4)
+        ]
+        for process in takers + others:
+            process.start()
+        for process in others:
+            process.join()
+        ReadableFolderQueue(folder).reclaim_abandoned(None)
+        Path(folder, "end.done").touch()
+        for process in takers:
+            process.join()
+        figures = count_notes(folder, place, files)
+        for key in ("files", "lost", "doubled", "left over"):
+            totals[key] += figures[key]
+        totals["failed processes"] += sum(p.exitcode != 0 for p in takers + others)
+    return totals
+
+
+def group_of(name: str) -> str:
+    return name.partition("-")[0]
+
+
+def item_of(name: str) -> str:
+    return name.partition("-")[2][0]
+
+
+def groups_queue(folder: str, finished: str) -> ReadableGroupedFileFolderQueue:
+    return ReadableGroupedFileFolderQueue(
+        folder,
+        task_done_directory=finished,
+        grouping_function=group_of,
+        item_function=item_of,
+        list_of_items_in_group=["a", "b", "c"],
+    )
+
+
+def consume_groups(folder: str, finished: str) -> None:
+    queue = groups_queue(folder, finished)
+    while True:
+        try:
+            for paths in queue:
+                days = {Path(path).read_text() for path in paths}
+                assert len(days) == 1, f"files of {days} in one group"
+                queue.task_done(paths)
+            return
+        except UpstreamFailureError:
+            time.sleep(0.01)
+
+
+def groups(root: str, chance: random.Random, days: int, kills: int) -> dict[str, Any]:
+    """Put groups of the same names day after day, while their consumers are killed."""
+    context = multiprocessing.get_context("fork")
+    folder, finished = os.path.join(root, "queue"), os.path.join(root, "finished")
+    source = os.path.join(root, "source")
+    os.makedirs(source)
+    producer = WritableFolderQueue(folder)
+    queue = groups_queue(folder, finished)
+
+    def start() -> Any:
+        process = context.Process(target=consume_groups, args=(folder, finished))
+        process.start()
+        return process
+
+    consumers = [start() for _ in range(3)]
+    killed = failed = 0
+    for day in range(days):
+        for shop in range(5):
+            for item in "abc":
+                path = Path(source, f"shop{shop}-{item}.tsv")
+                path.write_text(f"day {day} shop {shop}")
+                while path.exists():
+                    try:
+                        producer.put(path)
+                    except FileExistsError:
+                        time.sleep(0.001)  # the one of the day before waits still
+                        queue.reclaim_abandoned(None)
+        if killed < kills:
+            index = chance.randrange(3)
+            os.kill(consumers[index].pid, signal.SIGKILL)
+            consumers[index].join()
+            failed += consumers[index].exitcode not in (-signal.SIGKILL,)
+            queue.reclaim_abandoned(None)
+            consumers[index] = start()
+            killed += 1
+    producer.close()
+    for process in consumers:
+        process.join()
+        failed += process.exitcode != 0
+    for _ in range(3):
+        queue.reclaim_abandoned(None)
+        with contextlib.suppress(Empty):
+            while isinstance(paths := queue.get(0), list):
+                queue.task_done(paths)
+    done: dict[str, int] = {}
+    for path in Path(finished).iterdir():
+        done[path.read_text()] = done.get(path.read_text(), 0) + 1
+    return {
+        "groups": days * 5,
+        "kills": killed,
+        "lost": sum(3 - count for count in done.values() if count < 3) + 3 * (days * 5 - len(done)),
+        "doubled": sum(count - 3 for count in done.values() if count > 3),
+        "left over": len([n for n in os.listdir(folder) if n.endswith((".tsv", ".wip"))]),
+        "failed processes": failed,
+    }
+
+
+CONSUME = """
+import sys, time
+sys.path.insert(0, sys.argv[3])
+from persistq import ReadableFolderQueue
+queue = ReadableFolderQueue(sys.argv[1], task_done_directory=sys.argv[2])
+queue.reclaim_abandoned(None)
+print("began", flush=True)
+for path in queue:
+    with open(path) as file:
+        assert file.read().endswith("end\\n")
+    time.sleep(0.001)
+    queue.task_done(path)
+    queue.reclaim_abandoned(None)
+"""
+
+
+def namespaces(
+    root: str, chance: random.Random, files: int, kills: int, wrap: list[list[str]]
+) -> dict[str, Any]:
+    """Kill consumers that each run in a namespace of their own, and start them again.
+
+    Args:
+        root: Where to work.
+        chance: Gives the moments.
+        files: How many files there are.
+        kills: How many consumers are killed.
+        wrap: For each consumer, the command that runs it in its namespace.
+    """
+    folder = os.path.join(root, "queue")
+    finished = os.path.join(root, "finished")
+    os.makedirs(folder)
+    for number in range(files):
+        Path(folder, f"m{number:07}.tsv").write_text("whole end\n")
+    arguments = [sys.executable, "-c", CONSUME, folder, finished, os.path.dirname(SOURCE)]
+
+    def start(index: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen([*wrap[index], *arguments], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        if process.stdout.readline() != "began\n":
+            raise PermissionError(f"{wrap[index][0]} cannot do this here")
+        return process
+
+    consumers = [start(index) for index in range(len(wrap))]
+    for _ in range(kills):
+        time.sleep(chance.uniform(0.01, 0.1))
+        index = chance.randrange(len(wrap))
+        consumers[index].kill()
+        consumers[index].wait()
+        consumers[index] = start(index)
+    Path(folder, "end.done").touch()
+    failed = sum(process.wait() != 0 for process in consumers)
+    queue = ReadableFolderQueue(folder, task_done_directory=finished)
+    queue.reclaim_abandoned(None)
+    with contextlib.suppress(Empty):
+        while (path := queue.get(0)) is not DONE:
+            queue.task_done(path)
+    names = os.listdir(finished)
+    return {
+        "files": files,
+        "kills": kills,
+        "lost": files - len({name for name in names if name.count(".") == 1}),
+        "doubled": len([name for name in names if name.count(".") > 1]),
+        "left over": len([n for n in os.listdir(folder) if n.endswith((".tsv", ".wip"))]),
+        "failed processes": failed,
+    }
+
+
+def containers() -> list[list[str]]:
+    inside = 'hostname loader-0; exec "$@"'
+    unshare = ["unshare", "-u", "-m", "-p", "-f", "--kill-child", "--mount-proc"]
+    return [[*unshare, "sh", "-c", inside, "sh"] for _ in range(3)]
+
+
+def clocks() -> list[list[str]]:
+    return [
+        ["unshare", "-T", f"--boottime={offset}", f"--monotonic={offset}", "-f", "--kill-child"]
+        for offset in (0, 10**6, 10**8)
+    ]
 
 
 # ------------------------------------------------------------------------------------ steps
@@ -418,7 +677,7 @@ def race_reset_and_put(root: str, number: int, who: int) -> None:
         race_put(root, number, who)
     else:
         name = f"900000_0000000000_r{number}.wip"
-        persistq._folder.recovery.restore(os.path.join(root, "queue"), name, f"r{number}.tsv")
+        persistq._folder.recovery.restore(queues[who]._member, name, f"r{number}.tsv")
 
 
 def race_claim_and_put(root: str, number: int, who: int) -> None:
@@ -505,10 +764,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10_000, help="of each race (10000)")
     parser.add_argument("--stride", type=int, default=1, help="kill at each n-th step only (1)")
     parser.add_argument("--folder", help="where to work (a temporary folder)")
+    parts = ["storm", "lines", "system calls", "races", "reclaimers", "groups", "containers"]
+    parser.add_argument("--only", choices=[*parts, "clocks"], help="one part alone")
     parser.add_argument(
-        "--only", choices=["storm", "lines", "system calls", "races"], help="one part alone"
+        "--no-kernel-rename", action="store_true", help="link and unlink, as on NFS and sshfs"
     )
     options = parser.parse_args()
+    if options.no_kernel_rename:
+        os.environ[persistq._fs.NO_KERNEL_RENAME] = "1"
     chance = random.Random(options.seed)
     figures: dict[str, Any] = {"seed": options.seed}
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -533,10 +796,27 @@ def main() -> int:
                 figures["system calls"] = "skipped: no strace on this machine"
         if options.only in (None, "races"):
             figures["races"] = races(os.path.join(root, "races"), options.rounds)
+        if options.only in (None, "reclaimers"):
+            rounds = max(1, options.rounds // 500)
+            figures["reclaimers"] = reclaimers(os.path.join(root, "reclaimers"), 200, rounds)
+        if options.only in (None, "groups"):
+            days = max(5, options.kills)
+            figures["groups"] = groups(os.path.join(root, "groups"), chance, days, days - 2)
+        for part, wrap in (("containers", containers), ("clocks", clocks)):
+            if options.only not in (None, part):
+                continue
+            if os.geteuid() or not shutil.which("unshare"):
+                figures[part] = "skipped: needs root and unshare"
+                continue
+            try:
+                place, count = os.path.join(root, part), max(3, options.kills // 5)
+                figures[part] = namespaces(place, chance, 40 * count, count, wrap())
+            except PermissionError as error:
+                figures[part] = f"skipped: {error}"
     print(json.dumps(figures, indent=2))
     bad = ("lost", "doubled", "torn", "left over", "failed processes")
-    parts = [part for part in figures.values() if isinstance(part, dict)]
-    return int(any(part.get(key) for part in parts for key in bad))
+    ran = [part for part in figures.values() if isinstance(part, dict)]
+    return int(any(part.get(key) for part in ran for key in bad))
 
 
 if __name__ == "__main__":

@@ -42,11 +42,21 @@ if TYPE_CHECKING:
 # (over the default carrier, one directory for all runs, fsync)
 VARIANTS = [(True, False, False), (False, True, True), (True, True, True), (False, False, False)]
 CALLS = ("write", "fdatasync", "fsync", "ftruncate", "rename", "mkdir", "unlink", "pwrite64")
+CALLS += ("link", "renameat2")
 LARGE = "x" * 6000
 
 
-def run_job(root: str, tag: str, variant: tuple[bool, bool, bool], heal: Callable[[], None]) -> Any:
+def run_job(
+    root: str,
+    tag: str,
+    variant: tuple[bool, bool, bool],
+    fail: Callable[[], Callable[[], None]],
+    is_begun_first: bool = False,
+) -> Any:
     """Restart the job, go on though the disk fails, heal it, and do what was refused again.
+
+    `fail` spoils the disk, and returns what heals it; where a run is to begin first, for which the
+    disk must hold more than a journal's first lines do, it is called behind that.
 
     Returns:
         list: What happened, as pairs of a kind and a message.
@@ -83,14 +93,17 @@ def run_job(root: str, tag: str, variant: tuple[bool, bool, bool], heal: Callabl
         carrier = None if is_default else queue.Queue()
         return PersistentQueue("jobs", current, previous, queue=carrier, fsync=fsync)
 
+    heal = (lambda: None) if is_begun_first else fail()
     try:
         q = open_queue()
-        if is_default and q.joinable_queue._spill.path is None:
+        if is_default and q.joinable_queue._spill.home._end is None:
             raise OSError("no room for large messages, as the log says")
     except OSError:
         heal()
         q = open_queue()
         events.append(("restarted", ""))
+    if is_begun_first:
+        heal = fail()
     is_requeued = attempt(q.requeue_unprocessed_work)
     put("first")
     put("some", "of", "a batch")
@@ -186,14 +199,12 @@ def run_in_child(
     tag: str,
     variant: tuple[bool, bool, bool],
     fail: Callable[[], Callable[[], None]] | None,
+    is_begun_first: bool = False,
 ) -> list[Any]:
-    """Run the job in a process of its own, for which `fail` spoils the disk.
-
-    What `fail` returns heals it again.
-    """
+    """Run the job in a process of its own; see `run_job`."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(theirs, root, tag, variant, fail))
+    child = context.Process(target=_child, args=(theirs, root, tag, variant, fail, is_begun_first))
     child.start()
     theirs.close()
     try:
@@ -206,9 +217,13 @@ def run_in_child(
     return events
 
 
-def _child(talk: Any, root: str, tag: str, variant: Any, fail: Any) -> None:
-    heal = fail() if fail is not None else lambda: None
-    talk.send(run_job(root, tag, variant, heal))
+def _child(talk: Any, root: str, tag: str, variant: Any, fail: Any, is_begun_first: bool) -> None:
+    talk.send(run_job(root, tag, variant, fail or never, is_begun_first))
+
+
+def never() -> Callable[[], None]:
+    """Leave the disk as it is."""
+    return lambda: None
 
 
 class Figures:
@@ -230,15 +245,24 @@ class Figures:
 
 
 def limits(scene: Scene, step: int, rng: random.Random, figures: Figures) -> None:
-    """Run the job under each limit that a journal of it reaches, and some that a large one does."""
+    """Run the job under each limit that a journal of it reaches, and some that a large one does.
+
+    Each twice: with the limit from its start on, which a lease reaches first, and behind that.
+    """
     files = list(scene.template.rglob("jobs_requested*.tsv"))
     small = max(path.read_bytes().find(LARGE.encode()) for path in files)
     sizes = [*range(rng.randrange(step), small + 20, step), small + 3000, small + 2 * len(LARGE)]
     for limit in sizes:
-        root = scene.copy(f"limit{limit}")
-        events = run_in_child(root, "now", scene.variant, functools.partial(limit_files, limit))
-        figures.add(f"limit {limit}, {scene.variant}", events, scene.judge(root, events))
-        shutil.rmtree(root)
+        for is_begun_first in (False, True):
+            root = scene.copy(f"limit{limit}")
+            spoil = functools.partial(limit_files, limit)
+            events = run_in_child(root, "now", scene.variant, spoil, is_begun_first)
+            figures.add(
+                f"limit {limit}, {scene.variant}, {is_begun_first}",
+                events,
+                scene.judge(root, events),
+            )
+            shutil.rmtree(root)
 
 
 def limit_files(limit: int) -> Callable[[], None]:
@@ -387,7 +411,7 @@ def main() -> int:
     logging.getLogger("persistq").setLevel(logging.CRITICAL)
     if options.job:
         root, *flags = options.job
-        events = run_job(root, "now", tuple(flag == "1" for flag in flags), lambda: None)
+        events = run_job(root, "now", tuple(flag == "1" for flag in flags), never)
         # Not with the call that is made to fail.
         os.writev(1, [json.dumps(events).encode()])
         return 0

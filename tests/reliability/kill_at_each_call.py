@@ -1,8 +1,9 @@
 """Kill a short job at its 1st, 2nd, 3rd ... system call that changes a disk, until it runs through.
 
 After each kill: everything that put() accepted is outstanding or was worked on, nothing that was
-refused is outstanding, nothing that was completed is outstanding, nothing is outstanding twice; and
-a restart goes on from there. Needs strace, which kills just before the call takes place.
+refused is outstanding, nothing that was completed is outstanding, nothing is outstanding twice;
+what was set aside is so until somebody decides, and then outstanding or gone; and a restart goes on
+from there. Needs strace, which kills just before the call takes place.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import persistq
 from persistq import PersistentQueue, pickup_dirs
+from persistq._carrier.refusal import refused
+from persistq._journal import failures
+from persistq._journal.run_state import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +58,7 @@ def refuse(q: PersistentQueue, tag: str, meanwhile: Callable[[], None]) -> None:
         if name in data:
             if data.endswith(b"behind-others"):
                 meanwhile()  # as another thread may, between the record and the refusal
-            raise queue.Full
+            raise refused(queue.Full())  # else it might have been sent
         put(payload, block, timeout)
 
     q._transport.put = put_or_refuse  # type: ignore[method-assign]
@@ -79,16 +83,28 @@ def run_job(root: str, tag: str, variant: Variant, say: Say) -> None:
     q.requeue_unprocessed_work()
     put("first")
     put("refused")
-    batch = [f"{tag}-batch-{n}" for n in range(3)]
+    batch = [f"{tag}-batch-{n}" for n in range(6)]
     q.put_many(batch)
     for message in batch:
         say("put", message)
     put("refused-behind-others")
-    for _ in range(4):
+    earlier = [work.message for work in q.get_list_of_failed_work()]
+    for number in range(7):
         message = q.get(False)
         say("doing", message)
-        q.task_done(message)
-        say("done", message)
+        if number in (1, 2, 3):
+            q.task_failed(message, "bad data")
+            say("aside", message)
+        else:
+            q.task_done(message)
+            say("done", message)
+    if len(earlier) > 1:
+        say("deciding", earlier[0])
+        q.requeue_failed_work([earlier[0]])
+        say("again", earlier[0])
+        say("deciding", earlier[1])
+        q.discard_failed_work([earlier[1]])
+        say("given up", earlier[1])
     q.dispose()
     message = q.get(False)
     say("doing", message)
@@ -110,35 +126,51 @@ class Witness:
     """What was said of a job's messages, over all of its runs."""
 
     def __init__(self) -> None:
-        self.said: dict[str, set[str]] = {k: set() for k in ("put", "refused", "doing", "done")}
+        kinds = ("put", "refused", "doing", "done", "aside", "deciding", "again", "redoing")
+        self.said: dict[str, set[str]] = {kind: set() for kind in (*kinds, "given up")}
 
     def hear(self, kind: str, message: str) -> None:
+        if kind == "doing" and message in self.said["deciding"]:
+            kind = "redoing"
         self.said[kind].add(message)
 
     def hear_all(self, text: str) -> None:
         for line in text.split("\n")[:-1]:
-            self.hear(*line.split(" ", 1))
+            kind, message = line.split(": ", 1)
+            self.hear(kind, message)
 
     def copy(self) -> Witness:
         witness = Witness()
         witness.said = {kind: set(messages) for kind, messages in self.said.items()}
         return witness
 
-    def judge(self, left: list[str]) -> dict[str, list[str]]:
-        """Return what is wrong with the outstanding work."""
+    def judge(self, left: list[str], aside: list[str]) -> dict[str, list[str]]:
+        """Return what is wrong with the outstanding work, and with that set aside."""
         found = {
             "lost": self.said["put"] - self.said["doing"] - set(left),
             "refused, and there": self.said["refused"] & set(left),
-            "done, and there": self.said["done"] & set(left),
+            "done, and there": (self.said["done"] & set(left)) - self.said["deciding"],
             "there twice": {message for message in left if left.count(message) > 1},
+            "set aside, and gone": self.said["aside"] - self.said["deciding"] - set(aside),
+            # Killed before its decision is recorded, it is done again and still to be decided.
+            "set aside, and there": (set(aside) & set(left)) - self.said["deciding"],
+            "requeued, and gone": self.said["again"]
+            - self.said["redoing"]
+            - set(left)
+            - set(aside),
+            "given up, and there": self.said["given up"] & set(left + aside),
         }
         return {what: sorted(m[:40] for m in ms) for what, ms in found.items() if ms}
 
 
-def outstanding(root: str, variant: Variant) -> list[str]:
+def outstanding(root: str, variant: Variant) -> tuple[list[str], list[str]]:
+    """Return what is outstanding, and what is set aside."""
     _, previous = directories(root, variant[0])
+    assert previous is not None
     q = PersistentQueue("jobs", previous_pickup_dir=previous, queue=queue.Queue())
-    return q.get_list_of_outstanding_work()
+    state = RunState(previous, "jobs")
+    aside = failures.undecided(state.failed, state.resolved)
+    return q.get_list_of_outstanding_work(), [record.line.decode() for record in aside]
 
 
 def kill_each(variant: Variant, step: int, scratch: Path) -> dict[str, Any]:
@@ -161,10 +193,10 @@ def kill_each(variant: Variant, step: int, scratch: Path) -> dict[str, Any]:
         if ended.returncode not in (137, -9):
             raise RuntimeError(f"not killed at {call} {number}: ended with {ended.returncode}")
         witness.hear_all(ended.stdout)
-        trouble = witness.judge(outstanding(str(root), variant))
+        trouble = witness.judge(*outstanding(str(root), variant))
         if not trouble:
             run_job(str(root), "after", variant, witness.hear)
-            trouble = witness.judge(outstanding(str(root), variant))
+            trouble = witness.judge(*outstanding(str(root), variant))
         shutil.rmtree(root)
         return {"call": call, "number": number, **trouble} if trouble else {}
 
@@ -209,7 +241,7 @@ def main() -> int:
     if options.job:
 
         def say(kind: str, message: str) -> None:
-            os.write(1, f"{kind} {message}\n".encode())
+            os.write(1, f"{kind}: {message}\n".encode())
 
         root, *flags = options.job
         # What a killed process leaves there goes with the rest.

@@ -1,7 +1,8 @@
 """Kill a whole run's process group at random moments, and restart, until a run finishes.
 
 Workers count each message in files of their own, so it shows afterwards which messages were worked
-on, and how often. After the last run: no message was lost, and none was repeated but those that
+on, and how often. Some are set aside, and later runs requeue them, or give one up. After the last
+run: no message was lost, be it done, set aside or given up, and none was repeated but those that
 were in progress at a kill (or whose completion was being written).
 """
 
@@ -30,9 +31,13 @@ def work(q: PersistentQueue, folder: str) -> None:
         os.path.join(folder, f"worked-{os.getpid()}-{time.time_ns()}"),
         os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL,
     )
+    rng = random.Random(os.getpid())
     for message in q:
-        os.write(log, f"{message}\n".encode())
-        q.task_done(message)
+        if rng.randrange(15) == 0:
+            q.task_failed(message, "as chance would have it")
+        else:
+            os.write(log, f"{message}\n".encode())
+            q.task_done(message)
 
 
 def run(root: str, options: argparse.Namespace) -> None:
@@ -56,6 +61,14 @@ def run(root: str, options: argparse.Namespace) -> None:
     for worker in workers:
         worker.start()
     os.write(1, f"requeued {q.requeue_unprocessed_work()}\n".encode())
+    rng = random.Random(os.getpid())
+    if rng.random() < 0.5:
+        q.requeue_failed_work()
+    elif aside := q.get_list_of_failed_work():
+        # Said first: killed behind this, it may still be set aside.
+        with open(os.path.join(root, "given-up"), "a") as file:
+            file.write(f"{aside[0].message}\n")
+        q.discard_failed_work(aside[:1])
     # The inputs are put one by one, by whichever runs live long enough; what was put is noted.
     noted = os.open(os.path.join(root, "put"), os.O_RDWR | os.O_APPEND | os.O_CREAT)
     with open(os.path.join(root, "put")) as lines:
@@ -67,6 +80,8 @@ def run(root: str, options: argparse.Namespace) -> None:
                 os.write(noted, f"{number}\n".encode())
     for worker in workers:
         worker.join()
+    with open(os.path.join(root, "aside"), "w") as file:
+        file.writelines(f"{work.message}\n" for work in q.get_list_of_failed_work())
     os.write(1, b"finished\n")
 
 
@@ -99,13 +114,19 @@ def kill_and_restart(root: str, options: argparse.Namespace, rng: random.Random)
     for path in Path(root, "worked").iterdir():
         worked.update(path.read_text().splitlines())
     wanted = {f"message {n}" for n in range(options.messages)}
+    aside = set(Path(root, "aside").read_text().splitlines())
+    given_up = Path(root, "given-up")
+    decided = set(given_up.read_text().splitlines()) if given_up.exists() else set()
     repeated = sum(count - 1 for count in worked.values())
     # A message that was journalled, but not yet noted as put, at a kill of the putting parent is
     # put again by the next run: at most one a kill. Each worker has at most one in progress.
-    allowed = kills * (options.workers + 1)
+    # What was requeued, and not yet recorded as that, is requeued once more.
+    allowed = kills * (options.workers + 1) + len(decided) + kills * (options.messages // 15)
     return {
         "kills": kills,
-        "lost": len(wanted - worked.keys()),
+        "lost": len(wanted - worked.keys() - aside - decided),
+        "set_aside": len(aside),
+        "given_up": len(decided),
         "unknown": len(worked.keys() - wanted),
         "repeated": repeated,
         "repeated_at_most": allowed,
@@ -141,7 +162,10 @@ def main() -> int:
             jobs.append(kill_and_restart(root, options, rng))
     figures = {
         name: sum(job[name] for job in jobs)
-        for name in ("kills", "lost", "unknown", "repeated", "repeated_at_most")
+        for name in (
+            *("kills", "lost", "unknown", "set_aside", "given_up"),
+            *("repeated", "repeated_at_most"),
+        )
     }
     figures["requeued"] = sum(sum(job["requeued"]) for job in jobs)
     print(json.dumps({**figures, "seconds": round(time.monotonic() - started_s, 1)}))

@@ -42,9 +42,13 @@ HANG_S = 120.0
 # What a process may use more at the end than at the beginning, and be said not to grow: the
 # allocator's pages come and go.
 MEMORY_SLACK_BYTES = 4 << 20
+# What a finished run leaves: its record, its journals, and the settled deaths of those that were
+# killed.
 KEPT = re.compile(
-    r"jobs_(carried|(requested|completed)_PID\d+(-\d+)?(_requeued)?"
-    r"|started_PID\d+(-\d+)?_recovered(-\d+)?)\.tsv"
+    r"jobs_(run|seal)\.json|jobs_earlier|jobs_carried\.tsv"
+    r"|jobs_(requested|completed|started|attempts)_PID\d+(-\d+)?(_requeued)?\.tsv|jobs_attempts\.tsv"
+    # A lease that its process was killed in making stays until the next start.
+    r"|\.jobs_\w+_[0-9a-f]{8}_PID\d+(-\d+)?\.(settled|checked|lease\.new-\w+)"
 )
 
 
@@ -252,16 +256,19 @@ def one_job(root: str, options: argparse.Namespace, rng: random.Random) -> dict[
     figures["repeated"] = sum(worked.values()) - len(worked)
     figures["semaphores left"] = sum(map(os.path.exists, names))
     leftovers = [path.name for path in last.iterdir() if is_leftover(path.name)]
-    if "killed at the end" in text and any("_started_" in name for name in leftovers):
-        # Of a worker that had done all its work, when nobody was left to put its file aside.
-        leftovers.remove(next(name for name in leftovers if "_started_" in name))
+    if "killed at the end" in text:
+        # Of a worker that had done all its work, when nobody was left to settle its death.
+        leases = [name for name in leftovers if name.endswith(".lease")]
+        leftovers = [name for name in leftovers if name not in leases[:1]]
+    if leftovers:
+        os.write(2, f"left over: {leftovers}\n".encode())
     figures["files left"] = len(leftovers)
     return figures
 
 
 def is_leftover(name: str) -> bool:
     """Tell whether this is in a finished run's folder, and should not."""
-    return not KEPT.fullmatch(name) and not re.fullmatch(r"\.jobs_requeued_[0-9a-f]{32}", name)
+    return not KEPT.fullmatch(name)
 
 
 # ------------------------------------------------------------------------------------- life
@@ -276,8 +283,12 @@ def live(root: str, options: argparse.Namespace) -> None:
     while time.monotonic() < end_s:
         folder = tempfile.mkdtemp(dir=root)
         figures = one_life(folder, context, rng, options.messages // 10)
+        gc.collect()  # with the queue goes its lease
+        leftovers = list(filter(is_leftover, os.listdir(os.path.join(folder, "run"))))
+        if leftovers:
+            os.write(2, f"left over in one life: {leftovers}\n".encode())
+        figures["files left"] = len(leftovers)
         shutil.rmtree(folder)
-        gc.collect()
         figures.update(measures())
         os.write(1, f"{json.dumps(figures)}\n".encode())
 
@@ -309,7 +320,6 @@ def one_life(folder: str, context: Any, rng: random.Random, count: int) -> dict[
         "lost": count - len(done) + len(left),
         "workers killed": workers.kills,
         "refused on a full disk": disk.refusals,
-        "files left": len([name for name in os.listdir(current) if is_leftover(name)]),
         "messages": count,
         "folder files lost": hand_over(os.path.join(folder, "queue"), disk),
     }

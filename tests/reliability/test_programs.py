@@ -39,7 +39,7 @@ def test_on_a_failing_disk_nothing_is_lost_and_nothing_refused_is_delivered(part
         pytest.skip(found)
     assert isinstance(found, dict)
     assert found["runs"] > 5
-    assert found["refused"] + found["undone"] + found["restarted"] > 0
+    assert sum(found.get(kind, 0) for kind in ("refused", "undone", "restarted")) > 0
     assert found["wrong"] == []
 
 
@@ -75,8 +75,33 @@ def test_killed_workers_stop_nobody(arguments: list[str]) -> None:
 
 
 @pytest.mark.timeout(90)
+@pytest.mark.parametrize("part", ["one", "passed", "many", "files"])
+def test_eight_threads_share_queues_and_folders(part: str) -> None:
+    found = figures("threads.py", "--seconds=0.5", "--count=300", f"--only={part}")
+    assert found["wrong"] == []
+    assert isinstance(found["rounds"], dict)
+    assert found["rounds"][part] >= 1
+
+
+@pytest.mark.timeout(90)
 @pytest.mark.parametrize("arguments", [["--start-method=spawn"], ["--results"]])
 def test_killed_and_called_again_run_does_all_or_sets_it_aside(arguments: list[str]) -> None:
     found = figures("kill_run.py", "--kills=3", "--messages=200", "--workers=2", *arguments)
     assert found["kills"] >= 3
     assert (found["lost"], found["not set aside"], found["outstanding"]) == (0, 0, 0)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("overlapping_starts.py", ["--rounds=1", "--waves=2"]),
+        ("stop_and_continue.py", ["--rounds=1", "--waves=2"]),
+        ("folders_in_turn.py", ["--rounds=1", "--nights=8", "--folders=2"]),
+    ],
+)
+def test_no_two_living_runs_do_the_same_work(program: str, arguments: list[str]) -> None:
+    found = figures(program, *arguments)
+    assert (found["lost"], found["by two living runs"], found["hangs"]) == ([], [], 0)
+    assert isinstance(found["starts"], int)
+    assert found["starts"] > 3

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import persistq
 import run_jobs
 from persistq import PersistentQueue, PersistqError, PreviousRunActiveError, Summary, run
 from persistq._run.direct import MAXSIZE
@@ -448,3 +451,18 @@ def _is_there(pid: int) -> bool:
         return False
     except FileNotFoundError:  # it has just gone, or there is no /proc
         return not os.path.exists("/proc/self")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_called_outside_of_main_it_is_refused_in_the_children_that_import_the_script(
+    tmp_path: Path, method: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"from persistq import run\nrun(print, ['a'], context={method!r})\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(persistq.__file__).parent.parent)}
+    ended = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "run() is called while a spawned process" in ended.stderr
+    assert "PreviousRunActiveError" not in ended.stderr

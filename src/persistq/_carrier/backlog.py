@@ -23,7 +23,7 @@ class Source:
         count (int): How many there are; so many are counted as tasks already.
         source (Iterator[list[bytes]]): Gives them, some at a time.
         spill (Spill): Where the large ones go.
-        count_down (() -> bool): Lowers the number of tasks by one.
+        count_down (() -> None): Lowers the number of tasks by one.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Source:
         count: int,
         source: Iterator[list[bytes]],
         spill: Spill,
-        count_down: Callable[[], bool],
+        count_down: Callable[[], None],
     ) -> None:
         self.left = count
         self._source = source

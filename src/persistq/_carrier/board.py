@@ -1,7 +1,7 @@
 """What the processes of one carrier know of one another, in memory that any kill leaves whole.
 
 The board is a file without a name (a memfd on Linux, else a temporary file that is removed as soon
-as it is open), shared like the pipe. It holds records of 32 bytes, and they are only ever
+as it is open), shared like the pipe. It holds records of 128 bytes, and they are only ever
 appended, with one write each: the kernel does these one after the other, so a record is there
 whole or not at all, and nobody needs a lock. There are three kinds:
 
@@ -12,14 +12,17 @@ whole or not at all, and nobody needs a lock. There are three kinds:
   nothing. Others read it from the file. A killed process leaves its block as it was: who looks at
   it has to know from elsewhere who lives (a `token` names the block's owner).
 
-The bytes of a block belong to the threads of its process, four to each, and one to the feeder. A
-process with more threads appends further blocks.
+The bytes of a block belong to the threads of its process, four of flags and two numbers to each,
+and one byte to the feeder. A process with more threads appends further blocks.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import struct
+import sys
 import tempfile
 import threading
 from collections import deque
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-RECORD_BYTES = 32
+RECORD_BYTES = 128
 _TOKEN = slice(1, 9)
 # Of the header.
 _NEWS, _FAILED = 1, 2
@@ -51,7 +54,13 @@ _NEWS, _FAILED = 1, 2
 _BLOCK, _HEADER = b"P", b"H"
 _BACKLOG, _NUMBER = 9, slice(10, 12)
 _FIRST_THREAD, _THREAD_BYTES = 12, 4
-_THREADS = (RECORD_BYTES - _FIRST_THREAD) // _THREAD_BYTES
+_THREADS = 5
+# Behind all that, for each thread: how many tasks it has added, and how many finished.
+_FIRST_NUMBER = _FIRST_THREAD + _THREADS * _THREAD_BYTES
+_NUMBERS = struct.Struct(
+    f"={_FIRST_NUMBER}x{2 * _THREADS}Q{RECORD_BYTES - _FIRST_NUMBER - 16 * _THREADS}x"
+)
+ADDED, FINISHED = 0, 1
 TAKING, SENDING, STUCK = 0, 1, 2
 
 
@@ -77,18 +86,23 @@ class InTransit(NamedTuple):
 class _Slot:
     """The bytes of one thread; they are another's once this one has ended."""
 
-    def __init__(self, flags: memoryview, free: deque[memoryview]) -> None:
+    def __init__(
+        self, flags: memoryview, numbers: memoryview, free: deque[tuple[memoryview, memoryview]]
+    ) -> None:
         self.flags = flags
+        self.numbers = numbers
         self._free = free
         self._pid = os.getpid()
 
     def __del__(self) -> None:
-        if self._pid != os.getpid():
-            return  # a forked child: the thread lives on in its parent
+        if getattr(self, "_pid", -1) != os.getpid():
+            # A forked child: the thread lives on in its parent. Or a signal handler has raised
+            # while this was made.
+            return
         # A thread's locals go with it. One that has ended is between nothing any more; its other
         # bytes stay, so that its successor can go on counting where it stopped.
         self.flags[TAKING] = self.flags[SENDING] = self.flags[STUCK] = 0
-        self._free.append(self.flags)
+        self._free.append((self.flags, self.numbers))
 
 
 class Board:
@@ -100,6 +114,9 @@ class Board:
 
     # Whether anything was posted: one look at memory, without a call in Python.
     has_news: Callable[[], bool]
+    # What each thread has of its own: `flags` and `numbers`, once it has asked for them. A forked
+    # child has another one.
+    local: threading.local
     # Whether `tell_failed` was called, in any process, ever.
     is_failed_told: Callable[[], bool]
 
@@ -115,7 +132,7 @@ class Board:
     def _keep(self, end: connection.Connection) -> None:
         self._end = end
         self._fd = end.fileno()
-        self._head = memoryview(mmap.mmap(self._fd, RECORD_BYTES))
+        self._head = memoryview(_map(self._fd, RECORD_BYTES, 0))
         look: Any = partial(partial, getitem, self._head.cast("?"))
         self.has_news = look(_NEWS)
         self.is_failed_told = look(_FAILED)
@@ -127,8 +144,8 @@ class Board:
         self._name = os.urandom(8)
         self._blocks: list[memoryview] = []
         self._numbers = count()
-        self._free: deque[memoryview] = deque()
-        self._local = threading.local()
+        self._free: deque[tuple[memoryview, memoryview]] = deque()
+        self.local = threading.local()
         # What was read of the file so far: up to where, how often each kind of event was there.
         self._read: tuple[int, dict[bytes, int]] = (RECORD_BYTES, {})
 
@@ -185,9 +202,17 @@ class Board:
         means nothing here.
         """
         try:
-            return self._local.flags  # type: ignore[no-any-return]
+            return self.local.flags  # type: ignore[no-any-return]
         except AttributeError:
             return self._take_slot()
+
+    def numbers(self) -> memoryview:
+        """Return this thread's own two numbers, which only grow: tasks added, tasks finished."""
+        try:
+            return self.local.numbers  # type: ignore[no-any-return]
+        except AttributeError:
+            self._take_slot()
+            return self.local.numbers  # type: ignore[no-any-return]
 
     def set_backlog(self, waits: bool) -> None:
         """Say whether messages wait in this process's feeder."""
@@ -204,12 +229,13 @@ class Board:
         # that find no slot free append a block each.
         while True:
             try:
-                flags = self._free.popleft()
+                flags, numbers = self._free.popleft()
                 break
             except IndexError:
                 self._add_block()
-        self._local.slot = _Slot(flags, self._free)
-        self._local.flags = flags
+        self.local.slot = _Slot(flags, numbers, self._free)
+        self.local.numbers = numbers
+        self.local.flags = flags
         return flags
 
     def _add_block(self) -> None:
@@ -221,16 +247,35 @@ class Board:
         while os.pread(self._fd, len(record), where) != record:
             where += RECORD_BYTES
         page = where // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        memory = mmap.mmap(self._fd, where + RECORD_BYTES - page, offset=page)
+        memory = _map(self._fd, where + RECORD_BYTES - page, page)
         block = memoryview(memory)[where - page :]
         self._blocks.append(block)
-        for at in range(_FIRST_THREAD, RECORD_BYTES, _THREAD_BYTES):
-            self._free.append(block[at : at + _THREAD_BYTES])
+        for thread in range(_THREADS):
+            at, behind = _FIRST_THREAD + thread * _THREAD_BYTES, _FIRST_NUMBER + thread * 16
+            numbers = block[behind : behind + 16].cast("Q")
+            self._free.append((block[at : at + _THREAD_BYTES], numbers))
 
     def _append(self, record: bytes) -> None:
-        os.write(self._fd, record.ljust(RECORD_BYTES, b"\0"))
+        _write(self._fd, record)
 
     # -- of all processes
+
+    def unfinished(self) -> int:
+        """Return how many tasks were added and not finished, by all processes, dead ones included.
+
+        Never too few: each task is added before it can be finished, and what is finished is counted
+        here before what is added.
+        """
+        finished = self._sum(FINISHED)
+        return self._sum(ADDED) - finished
+
+    def _sum(self, which: int) -> int:
+        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        total = 0
+        for at in range(RECORD_BYTES, len(data) - RECORD_BYTES + 1, RECORD_BYTES):
+            if data[at] == _BLOCK[0]:
+                total += sum(_NUMBERS.unpack_from(data, at)[which::2])
+        return total
 
     def in_transit(self) -> dict[str, InTransit]:
         """Return for each process, by its token, what it has between two places now.
@@ -245,7 +290,7 @@ class Board:
                 continue
             token = block[_TOKEN].hex()
             before = found.get(token, _NOTHING)
-            threads = block[_FIRST_THREAD:]
+            threads = block[_FIRST_THREAD:_FIRST_NUMBER]
             first = int.from_bytes(block[_NUMBER], "little") * _THREADS
             taking = [
                 (first + index) * 256 + generation
@@ -264,13 +309,30 @@ class Board:
 _NOTHING = InTransit((), False, False)
 
 
+def _write(fd: int, record: bytes) -> None:
+    """Append a record, or nothing."""
+    written = os.write(fd, record.ljust(RECORD_BYTES, b"\0"))
+    if written < RECORD_BYTES:
+        # Records fill pages exactly, so nothing but this process's limit on the size of files does
+        # that. Left there, the piece would put all records behind it out of step.
+        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+
+def _map(fd: int, length: int, offset: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        # Without a duplicate of the descriptor for each.
+        return mmap.mmap(fd, length, offset=offset, trackfd=False)
+    return mmap.mmap(fd, length, offset=offset)
+
+
 def _open() -> int:
     """Open the file, with its header."""
     if hasattr(os, "memfd_create"):
         try:
             fd = os.memfd_create("persistq", os.MFD_CLOEXEC)
             fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
-            os.write(fd, _HEADER.ljust(RECORD_BYTES, b"\0"))
+            _write(fd, _HEADER)
             return fd
         except OSError:
             pass  # a sandbox that forbids it
@@ -281,7 +343,7 @@ def _open() -> int:
         finally:
             os.unlink(path)
             os.close(named)
-        os.write(fd, _HEADER.ljust(RECORD_BYTES, b"\0"))
+        _write(fd, _HEADER)
     except OSError as error:
         raise OSError(
             error.errno,

@@ -14,11 +14,11 @@ leaves the pipe out of step. `Carrier` has none of these.
   process wait already, a feeder thread does it (`feeder`). Pickling is done in the caller too:
   what cannot be pickled raises there, and later changes of the object do not travel.
 - Messages too large for a record wait in a file (`spill`); the record holds the reference.
-- The number of unfinished tasks is a number in the kernel (`counter`) and nothing else. `join`
-  looks at it from time to time. It is raised before the record is written, so that no `task_done`
-  can come too early; a process killed just between leaves `join` waiting for a task that does not
-  exist: too long, and never too short. (So does a worker killed with a message in hand. The
-  journals know better.)
+- The number of unfinished tasks is what all threads have added, each on its own part of the board,
+  less what they have finished (`tasks`). `join` looks at it from time to time. A task is added
+  before its record is written, so that no `task_done` can come too early; a process killed just
+  between leaves `join` waiting for a task that does not exist: too long, and never too short. (So
+  does a worker killed with a message in hand. The journals know better.)
 - A bounded queue has a second such number for its free slots. A slot that a killed process takes
   with it is missed, and replaced, within seconds (`slots`).
 
@@ -29,7 +29,6 @@ Besides `put` and `get` there is a way for messages that are bytes already (`put
 from __future__ import annotations
 
 import os
-import sys
 import time
 from multiprocessing import context, get_context, util
 from multiprocessing.reduction import ForkingPickler
@@ -38,7 +37,6 @@ from pickle import loads as _loads
 from struct import error as _StructError
 
 from persistq._carrier.board import Board
-from persistq._carrier.counter import Counter
 from persistq._carrier.ends import own_end
 from persistq._carrier.feeder import Feeder
 from persistq._carrier.home import Home
@@ -62,7 +60,8 @@ from persistq._carrier.refusal import is_refusal
 from persistq._carrier.sending import Sending
 from persistq._carrier.slots import Slots
 from persistq._carrier.spill import Spill
-from persistq._fs import occupy_standard_streams
+from persistq._carrier.tasks import Tasks
+from persistq._processes import occupy_standard_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,35 +103,33 @@ class Carrier(Sending):
         ctx = ctx or get_context()
         self._maxsize = max(maxsize, 0)
         self._reader, self._waiter, self._writer = open_pipe()
-        self._unfinished_tasks = Counter(0, ctx)
         self._slots = Slots(maxsize, ctx) if maxsize > 0 else None
         self.board = Board()
+        self.tasks = Tasks(self.board)
         self._spill = Spill(Home())
         self._opid = os.getpid()
         self._reset()
 
-    def __getstate__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> Any:
         context.assert_spawning(self)
         return (
             self._maxsize,
             self._reader,
             self._waiter,
             self._writer,
-            self._unfinished_tasks,
             self._slots,
             self.board,
             self._spill.home,
             self._opid,
         )
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: Any) -> None:
         occupy_standard_streams()
         (
             self._maxsize,
             reader,
             waiter,
             writer,
-            self._unfinished_tasks,
             self._slots,
             self.board,
             home,
@@ -141,6 +138,7 @@ class Carrier(Sending):
         self._reader, self._writer = own_end(reader), own_end(writer)
         self._waiter = None if waiter is None else own_end(waiter)
         self._spill = Spill(home)
+        self.tasks = Tasks(self.board)
         self._reset()
 
     def _reset(self, after_fork: bool = False) -> None:
@@ -151,8 +149,9 @@ class Carrier(Sending):
         self._read_fd = -1 if self._reader.closed else self._reader.fileno()
         self._wait_fd = -1 if self._waiter is None or self._waiter.closed else self._waiter.fileno()
         self._write_fd = -1 if self._writer.closed else self._writer.fileno()
-        self._count_up = self._unfinished_tasks.up_by_one
-        self._count_down = self._unfinished_tasks.down
+        self._count_up = self.tasks.add
+        self._count_down = self.tasks.finish
+        self._count_taken = self.tasks.took
         if after_fork:
             self._leave_parent_behind()
         else:
@@ -246,6 +245,7 @@ class Carrier(Sending):
         if mark != MARK:
             raise out_of_step(record)
         if record[0] <= INLINE_BYTES:
+            self._count_taken()
             if self._slots is not None:
                 # As soon as can be: a kill before this line costs a slot until it is missed.
                 self._slots.free()
@@ -255,6 +255,7 @@ class Carrier(Sending):
         notice = notice_in(record)
         if notice is not None:
             return notice
+        self._count_taken()
         if self._slots is not None:
             self._slots.free()
         reference = reference_in(record)
@@ -270,12 +271,7 @@ class Carrier(Sending):
         Raises:
             ValueError: Called more often than messages were put.
         """
-        # Where semaphores have no value to read (macOS), join() looks by taking one and giving
-        # it back; a second try after that moment tells.
-        if not self._count_down() and not (
-            sys.platform == "darwin" and self._unfinished_tasks.down_in_time(0.05)
-        ):
-            raise ValueError("task_done() called too many times")
+        self._count_down()
 
     def join(self, timeout: float | None = None) -> bool:  # type: ignore[override]
         """Wait until the work for every message put is finished.
@@ -286,8 +282,8 @@ class Carrier(Sending):
         Returns:
             bool: Whether all is finished.
         """
-        # Looking costs a microsecond, and a condition would need a lock.
-        nothing_left = self._unfinished_tasks.is_zero
+        # Looking costs a few microseconds, and a condition would need a lock.
+        nothing_left = self.tasks.none_left
         deadline = None if timeout is None else time.monotonic() + timeout
         pause_s = 0.0005
         while not nothing_left():

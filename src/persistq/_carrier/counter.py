@@ -88,7 +88,12 @@ class EventCounter:
 
     def up(self, n: int = 1) -> None:
         """Raise the number, in one step."""
-        os.write(self._fd, _ONE if n == 1 else n.to_bytes(8, sys.byteorder))
+        try:
+            os.write(self._fd, _ONE if n == 1 else n.to_bytes(8, sys.byteorder))
+        except OSError as error:
+            if is_of_call(error):
+                refused(error)
+            raise
 
     def down(self) -> bool:
         """Lower it by one, if it is not zero, and return whether it was lowered. Never waits."""

@@ -10,7 +10,7 @@ try:
 except ImportError:  # Windows: no carrier there, so no descriptors that travel
     pass
 
-from persistq._fs import occupy_standard_streams
+from persistq._processes import occupy_standard_streams
 
 
 def own_end(end: connection.Connection) -> connection.Connection:

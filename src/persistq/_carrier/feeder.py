@@ -100,22 +100,35 @@ class Feeder:
         """Leave records to the thread.
 
         Args:
-            entries (Sequence[bytes | Source | Ending]): Whole records, or what becomes some, in
-                order.
+            entries (Sequence[bytes | Source | Ending]): Whole records, in order, and at most one
+                that is none, as the last.
 
         Raises:
             RuntimeError: No thread can be started (too many, or the interpreter is ending);
                 then none of the records is kept.
+            ValueError: The pipe was closed meanwhile; neither then.
+            OSError: Others cannot be told of the backlog; neither then.
         """
         # Set before the records are kept, so that whatever interrupts us cannot lose them; and
         # again, since a thread that was just ending may have let go of it in between.
-        self._hold_exit()
-        special = [entry for entry in entries if not isinstance(entry, bytes)]
+        if self._at_exit is None:
+            self._hold_exit()
+        last = entries[-1]  # what is no record is always the last
         with self._telling:
-            self._board.set_backlog(True)
-            self.records.special.extend(special)
+            try:
+                self._board.set_backlog(True)
+            except OSError as error:
+                if error.errno is not None:  # else a signal handler's
+                    refused(error)
+                raise
+            if not isinstance(last, bytes):
+                self.records.special.append(last)
             self.waiting.extend(entries)
-        self._hold_exit()
+        if self._at_exit is None:
+            self._hold_exit()
+        if self._is_closed.locked() and self._withdraw(entries):
+            # By a signal handler, say, since the caller has looked.
+            raise refused(ValueError("the queue was closed in the midst of a put"))
         try:
             self._call_thread()
         except RuntimeError as error:
@@ -293,6 +306,8 @@ class Feeder:
                 for _ in batch or (entry,):
                     self._forget(waiting.popleft())
         except OSError as error:
+            if isinstance(error, TimeoutError):
+                raise  # a signal handler's, at the interpreter's exit
             # The pipe has no reader left in any process, or was closed under us: nobody can
             # ever receive these.
             _log.warning(

@@ -24,7 +24,7 @@ import tempfile
 from multiprocessing import connection, util
 
 from persistq._carrier.ends import own_end
-from persistq._carrier.refusal import refused
+from persistq._carrier.refusal import is_of_call, refused
 from persistq._fs import watch_forks
 
 TYPE_CHECKING = False
@@ -91,16 +91,7 @@ class Home:
                     "place, and start again."
                 )
             )
-        try:
-            self._make(self._end.fileno())
-        except OSError as error:
-            raise refused(
-                OSError(
-                    error.errno,
-                    "a large message needs a temporary file, and its directory cannot be made: "
-                    f"{error}. Make room in {self._folder()}, or set TMPDIR to another place",
-                )
-            ) from error
+        self._make(self._end.fileno())
         self._keep_cleaners_out()
         self._is_made = True
         return self.path
@@ -109,7 +100,9 @@ class Home:
         # systemd's cleaner of /tmp leaves a directory alone that is locked.
         try:
             folder = connection.Connection(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError:
+        except OSError as error:
+            if not is_of_call(error):
+                raise
             return  # too many open files, say: the next message will tell
         self._held.append(folder)
         _lock_shared(folder)
@@ -122,6 +115,10 @@ class Home:
             os.mkdir(self.path, 0o700)
         except FileExistsError:
             pass  # another process of this carrier has, or is just doing the same
+        except OSError as error:
+            if is_of_call(error):
+                raise self._no_room(error) from error
+            raise
         else:
             _remove_homes_of_the_dead(os.path.dirname(self.path))
         try:
@@ -130,6 +127,19 @@ class Home:
             os.link(f"/proc/self/fd/{marker}", os.path.join(self.path, MARKER), src_dir_fd=0)
         except FileExistsError:
             pass
+        except OSError as error:
+            if is_of_call(error):
+                raise self._no_room(error) from error
+            raise
+
+    def _no_room(self, error: OSError) -> OSError:
+        return refused(
+            OSError(
+                error.errno,
+                "a large message needs a temporary file, and its directory cannot be made: "
+                f"{error}. Make room in {self._folder()}, or set TMPDIR to another place",
+            )
+        )
 
     def _make_at_once(self) -> connection.Connection:
         os.mkdir(self.path, 0o700)
@@ -191,8 +201,9 @@ def _remove_if_nobody_uses(path: str) -> None:
         # Another may have removed it between the two calls.
         if os.path.samestat(os.fstat(fd), os.lstat(marker)):
             _remove(path)
-    except OSError:
-        pass  # held: there is a user; or no locks here: nothing is proved
+    except OSError as error:
+        if error.errno is None:
+            raise  # of a signal handler; else held: there is a user; or no locks: nothing is proved
     finally:
         os.close(fd)
 

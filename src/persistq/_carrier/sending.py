@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from persistq._carrier.board import Board
-    from persistq._carrier.counter import EventCounter, SemaphoreCounter
     from persistq._carrier.feeder import Entry, Feeder
     from persistq._carrier.slots import Slots
     from persistq._carrier.spill import Spill
@@ -37,19 +36,20 @@ class Sending(_JoinableQueue):
     """The side of a `Carrier` that sends."""
 
     board: Board
-    _unfinished_tasks: EventCounter | SemaphoreCounter
     _slots: Slots | None
     _feeder: Feeder
     _spill: Spill
     _write_fd: int
-    _count_up: Callable[[], Any]
-    _count_down: Callable[[], bool]
+    _count_up: Callable[..., None]
+    _count_down: Callable[[], None]
     # Set by the first put, so that put asks one question instead of two.
     _open_for_put = False
     _closed: bool
 
-    def _leave_parent_behind(self) -> None:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _leave_parent_behind(self) -> None:
+            """Drop what a fork has given this process; of `Carrier`."""
 
     def put_bytes(self, data: bytes, block: bool = True, timeout: float | None = None) -> None:
         """Send a message that is bytes, without pickling; `get_bytes` receives it.
@@ -173,7 +173,7 @@ class Sending(_JoinableQueue):
 
     def _send_batch(self, batch: list[bytes]) -> None:
         try:
-            self._unfinished_tasks.up(len(batch))
+            self._count_up(len(batch))
         except (OSError, ValueError) as error:
             # ValueError: semaphores of macOS end at 32,767.
             if is_refusal(error):
@@ -217,7 +217,7 @@ class Sending(_JoinableQueue):
             self._open()
         if self._slots is not None:
             return self._send_as_slots_come(source)
-        self._unfinished_tasks.up(count)
+        self._count_up(count)
         entry = Source(count, source, self._own_spill(), self._count_down)
         sent = 0
         while not self._feeder.waiting:
@@ -241,7 +241,7 @@ class Sending(_JoinableQueue):
                 return sent, error
         try:
             self._leave_to_feeder([entry], counted=0)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, OSError) as error:
             if is_refusal(error):
                 entry.give_up()
             return sent, error
@@ -354,15 +354,15 @@ class Sending(_JoinableQueue):
             self._leave_parent_behind()
         try:
             self._feeder.add(entries)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, OSError) as error:
             if counted and is_refusal(error):
                 self._take_back([entry for entry in entries if isinstance(entry, bytes)], counted)
             raise
 
     def _take_back(self, records: list[bytes], counted: int) -> None:
         """Undo what was done for records that could not be sent."""
-        for _ in range(counted):
-            self._count_down()
+        if counted:
+            self._count_up(-counted)
         if self._slots is not None:
             for _ in records:
                 self._slots.free()

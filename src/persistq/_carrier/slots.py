@@ -9,6 +9,7 @@ itself says how many records it holds, and no kill can falsify that.
 from __future__ import annotations
 
 import time
+from collections import deque
 from queue import Full
 
 from persistq._carrier.counter import Counter
@@ -46,7 +47,9 @@ class Slots:
         self._size, self.number = state
         self.free = self.number.up_by_one
         self._starved_since: float | None = None
-        self._taken_over = 0
+        # One for each slot that was held for lost; a number would lose what two threads change
+        # at once.
+        self._taken_over: deque[None] = deque()
 
     def none_free(self) -> bool:
         """Return whether all slots are taken."""
@@ -70,7 +73,7 @@ class Slots:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             if self._was_lost(fd, held):
-                self._taken_over += 1
+                self._taken_over.append(None)
                 return
             wait_s = _LOOK_S
             if deadline is not None:
@@ -94,7 +97,10 @@ class Slots:
         There is one where a slot was held for lost whose holder was only stopped (SIGSTOP).
         """
         if self._taken_over and records_in(fd) >= self._size:
-            self._taken_over -= 1
+            try:
+                self._taken_over.pop()
+            except IndexError:
+                return False  # another thread has met it
             return True
         return False
 
@@ -109,9 +115,10 @@ class Slots:
             self._starved_since = None
             return False
         now = time.monotonic()
-        if self._starved_since is None:
-            self._starved_since = now
-        if now - self._starved_since < _LOST_AFTER_S:
+        since = self._starved_since  # another thread may change it at any moment
+        if since is None:
+            self._starved_since = since = now
+        if now - since < _LOST_AFTER_S:
             return False
         self._starved_since = None
         return True

@@ -221,7 +221,7 @@ class Spill:
                 break
         if fitting:
             return fitting.pop()
-        if cut.slots and cut.slots == sum(map(len, cut.free.values())):
+        if cut.slots and cut.slots == sum(map(len, list(cut.free.values()))):
             # All are free, but none of this size: cut the arena anew, and give the memory back.
             os.ftruncate(fd, 0)
             cut = self._cut = _Cut()
@@ -277,6 +277,8 @@ class Spill:
             else:
                 data = self._read_slot(name, where, length)
         except (OSError, struct.error) as error:
+            if isinstance(error, OSError) and error.errno is None:
+                raise  # no system call's: a signal handler's TimeoutError
             raise PersistqError(
                 f"a message is lost: the temporary file that holds it cannot be read ({error}). "
                 "Files in there belong to the running job and must not be removed. "

@@ -8,11 +8,15 @@ import sys
 
 from persistq import _survey
 from persistq._cli import FINE, OUTSTANDING, show
+from persistq._journal.run_state import RunState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import Any
+
+SCHEMA = 1
+"""Which form the JSON of the commands that look has; raised when a field changes or goes."""
 
 _SHOWN_MESSAGES = 3
 
@@ -21,7 +25,8 @@ def folder_options(options: argparse.Namespace) -> dict[str, Any]:
     """Give what a survey of a folder queue takes, from the command's options.
 
     Args:
-        options (argparse.Namespace): With `extension`, `done_dir`, `items` and `group`.
+        options (argparse.Namespace): With `extension`, `done_dir`, `failed_dir`, `items` and
+            `group`.
 
     Raises:
         ValueError: The pattern of groups is none.
@@ -29,8 +34,9 @@ def folder_options(options: argparse.Namespace) -> dict[str, Any]:
     from persistq._folder.names import dotted
 
     given: dict[str, Any] = {
-        "extension": dotted(options.extension),
+        "extension": None if options.extension is None else dotted(options.extension),
         "done_folder": options.done_dir,
+        "failed_folder": options.failed_dir,
     }
     if options.items is None and options.group is None:
         return given
@@ -62,10 +68,12 @@ def status(options: argparse.Namespace) -> int:
     """Show what is true of the queues at some paths.
 
     Args:
-        options (argparse.Namespace): With `paths` and `json`, and those of `folder_options`.
+        options (argparse.Namespace): With `paths`, `json` and `alert`, and those of
+            `folder_options`.
 
     Returns:
-        int: OUTSTANDING when something is, or a producer failed or died.
+        int: OUTSTANDING when something is, or was set aside, or a producer failed or died. With
+            `alert`, only where a person must look.
     """
     more = folder_options(options)
     found = [survey for path in options.paths for survey in _survey.survey(path, **more)]
@@ -73,17 +81,20 @@ def status(options: argparse.Namespace) -> int:
         import json
 
         # ASCII: what is no UTF-8 in a name stands there as a lone surrogate.
-        show.say(json.dumps([survey.as_dict() for survey in found], indent=2))
+        show.say(json.dumps([{"schema": SCHEMA, **s.as_dict()} for s in found], indent=2))
     else:
         for line in _as_tables(found):
             show.say(line)
+    if options.alert:
+        return OUTSTANDING if any(survey.needs_attention for survey in found) else FINE
     return FINE if all(map(_is_in_order, found)) else OUTSTANDING
 
 
 def _is_in_order(survey: _survey.Survey) -> bool:
     if isinstance(survey, _survey.JournalSurvey):
-        return survey.is_finished
-    return not (survey.outstanding or survey.failed or survey.producers.dead)
+        return survey.is_finished and not survey.failed
+    bad = survey.set_aside or survey.failed or survey.producers.dead
+    return not (survey.outstanding or bad)
 
 
 def _as_tables(found: list[_survey.Survey]) -> list[str]:
@@ -96,6 +107,7 @@ def _as_tables(found: list[_survey.Survey]) -> list[str]:
                 "JOURNAL",
                 "REQUESTED",
                 "COMPLETED",
+                "FAILED",
                 "OUTSTANDING",
                 "IN PROGRESS",
                 "CARRIED",
@@ -110,6 +122,7 @@ def _as_tables(found: list[_survey.Survey]) -> list[str]:
                 journal.prefix,
                 str(journal.requested),
                 str(journal.completed),
+                str(journal.failed),
                 str(journal.outstanding),
                 str(sum(hand.count for hand in journal.in_progress)),
                 str(journal.carried),
@@ -125,9 +138,28 @@ def _as_tables(found: list[_survey.Survey]) -> list[str]:
         lines += [""] * bool(lines) + show.table(_folder_rows(folders))
     for survey in found:
         lines += _in_progress_lines(survey)
+    for journal in journals:
+        lines += _journal_remarks(journal)
     for folder in folders:
         lines += _remarks(folder)
     return lines
+
+
+def _journal_remarks(journal: _survey.JournalSurvey) -> list[str]:
+    name = show.safe(journal.prefix)
+    lines = []
+    if journal.failed:
+        lines.append(
+            f"{name}: {show.count_of(journal.failed, 'message')} set aside. 'persistq failed' says "
+            "why, 'persistq retry' has the next run do them again."
+        )
+    if journal.carried_on is not None:
+        where = show.safe(journal.carried_on)
+        if journal.outstanding or journal.failed:
+            lines.append(f"{name}: carried on in {where}, but not there any more: it is only here.")
+        else:
+            lines.append(f"{name}: carried on, so what was left is in {where}.")
+    return [""] * bool(lines) + lines
 
 
 def _folder_rows(folders: list[_survey.FolderSurvey]) -> list[list[str]]:
@@ -137,6 +169,7 @@ def _folder_rows(folders: list[_survey.FolderSurvey]) -> list[list[str]]:
             "WAITING",
             "IN PROGRESS",
             "DONE",
+            "FAILED",
             "OPEN",
             "CLOSED",
             "DEAD",
@@ -155,6 +188,7 @@ def _folder_rows(folders: list[_survey.FolderSurvey]) -> list[list[str]]:
                 str(folder.waiting),
                 str(sum(hand.count for hand in folder.in_progress)),
                 "-" if folder.done is None else str(folder.done),
+                str(folder.set_aside),
                 str(producers.open),
                 str(producers.closed),
                 str(producers.dead),
@@ -189,12 +223,25 @@ def _remarks(folder: _survey.FolderSurvey) -> list[str]:
     if folder.producers.dead:
         lines.append(
             f"{path}: {show.count_of(folder.producers.dead, 'producer')} died without closing; "
-            "consumers wait for more."
+            "consumers stop once no file waits."
         )
     if any(hand.state == _survey.DEAD for hand in folder.in_progress):
         lines.append(f"{path}: 'persistq reclaim' puts back what dead processes had taken.")
     for group, missing in sorted(folder.incomplete.items()):
         lines.append(f"{path}: group {show.safe(group)} waits for {show.safe(', '.join(missing))}.")
+    for name, reason in folder.odd.items():
+        lines.append(f"{path}: {show.safe(name)} is passed over: {show.safe(reason)}.")
+    if folder.set_aside:
+        lines.append(
+            f"{path}: {show.count_of(folder.set_aside, 'file')} set aside. 'persistq failed' says "
+            "why, 'persistq retry' puts them on the queue again."
+        )
+    if folder.is_queue and folder.others and not folder.outstanding:
+        lines.append(
+            f"{path}: nothing waits that ends with {show.safe(folder.extension)}, but "
+            f"{show.count_of(folder.others, 'file')} of other kinds; --extension says how messages "
+            "end."
+        )
     if not folder.is_queue and folder.others:
         lines.append(
             f"{path}: neither journals nor messages, but {show.count_of(folder.others, 'file')} "
@@ -212,33 +259,19 @@ def outstanding(options: argparse.Namespace) -> int:
     from persistq._journal.codec import Codec
     from persistq._journal.outstanding import Outstanding
     from persistq._journal.outstanding import outstanding as read
-    from persistq._journal.run_state import RunState
 
-    places = _survey.journals(options.path)
-    prefixes = sorted({prefix for _, prefix in places})
-    if options.prefix is not None:
-        places = [place for place in places if place[1] == options.prefix]
-        if not places:
-            known = ", ".join(prefixes) or "none at all"
-            raise ValueError(
-                f"{options.path}: no journals of {options.prefix!r}; expected one of those that "
-                f"are there: {known}"
-            )
-    elif len(prefixes) > 1:
+    places = journal_places(options.path, options.prefix)
+    if len({state.names.prefix for state in places}) > 1:
+        prefixes = sorted({state.names.prefix for state in places})
         raise ValueError(
             f"{options.path} holds journals of {', '.join(prefixes)}; say which with --prefix"
         )
-    elif not places:
-        raise ValueError(
-            f"{options.path} holds no journals; expected a directory with files such as "
-            "jobs_requested_PID123.tsv. For a folder queue, 'ls' shows what waits."
-        )
     # Earlier work first, as it would be requeued.
-    for path, prefix in reversed(places):
+    for place in reversed(places):
         work: Outstanding | None = None
         for number in range(20):
             try:
-                work = read(RunState(path, prefix).chain())
+                work = read(RunState(place.directory, place.names.prefix).chain())
                 break
             except FileNotFoundError:
                 if number == 19:
@@ -246,7 +279,7 @@ def outstanding(options: argparse.Namespace) -> int:
         assert work is not None
         if options.zero:
             codec = Codec()
-            _write_all([_plain(codec, line) for line in work.lines], b"\0")
+            _write_all([plain(codec, line) for line in work.lines], b"\0")
         elif sys.stdout.isatty():
             _write_all([os.fsencode(_visible(line)) for line in work.lines], b"\n")
         else:
@@ -254,11 +287,48 @@ def outstanding(options: argparse.Namespace) -> int:
     return FINE
 
 
+def journal_places(path: str, prefix: str | None) -> list[RunState]:
+    """Find the runs that hold the work of the journals at a path, wherever it is by now.
+
+    Args:
+        path (str): A pickup directory, or a root of them.
+        prefix (str | None): Whose journals; None for all.
+
+    Returns:
+        list[RunState]: One at least; the latest run first.
+
+    Raises:
+        ValueError: There are no such journals.
+        PersistqError: A run was carried on to where its work is not any more.
+    """
+    from persistq._journal.decisions import where_work_is
+
+    found = _survey.journals(path)
+    places = [place for place in found if prefix is None or place[1] == prefix]
+    if not found:
+        raise ValueError(
+            f"{path} holds no journals; expected a directory with files such as "
+            "jobs_requested_PID123.tsv. For a folder queue, 'ls' shows what waits."
+        )
+    if not places:
+        known = ", ".join(sorted({name for _, name in found}))
+        raise ValueError(
+            f"{path}: no journals of {prefix!r}; expected one of those that are there: {known}"
+        )
+    states: dict[tuple[str, str], RunState] = {}
+    for folder, name in places:
+        state = where_work_is(folder, name)
+        if state.directory != folder:
+            show.complain(f"the work of {name!r} in {folder} was carried on: see {state.directory}")
+        states.setdefault((os.path.realpath(state.directory), name), state)
+    return list(states.values())
+
+
 def _visible(line: bytes) -> str:
     return "\t".join(show.safe(part) for part in os.fsdecode(line).split("\t"))
 
 
-def _plain(codec: Any, line: bytes) -> bytes:
+def plain(codec: Any, line: bytes) -> bytes:
     """Give a message as it was put, where it is text; as journalled where it is not."""
     try:
         message = codec.decode(line)

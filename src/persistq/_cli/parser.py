@@ -7,11 +7,18 @@ import sys
 
 import persistq
 from persistq._cli import ERROR
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+from persistq._cli.options import (
+    Commands,
+    Parser,
+    extension,
+    failed_place,
+    folder_look,
+    journal_place,
+    late,
+    pid,
+    yes,
+    zero,
+)
 
 _ABOUT = """\
 Look at queues on disk, repair them, and take part in them from a shell.
@@ -20,6 +27,11 @@ look
   status       what waits, what is in progress and with whom, what is done
   watch        the same, live, until the work is done
   outstanding  the messages of journals that were put and not completed
+  failed       the work that was set aside, and why
+
+decide
+  retry        have work that was set aside done again
+  discard      give up work that was set aside
 
 repair
   reclaim      put back the files that dead processes had claimed
@@ -38,8 +50,9 @@ take part in a folder queue
 
 _EXITS = """\
 exit status:
-  0  fine; 'status': nothing is outstanding
-  1  'status': something is outstanding, or a producer failed or died
+  0  fine; 'status': nothing is outstanding or set aside; 'status --alert': nobody need look
+  1  'status': something is outstanding or set aside, or a producer failed or died;
+     'status --alert': a person must look
   2  an error, or wrong use; what could be done, is
   3  'get': all producers are done, and no file waits
   4  'get', 'watch': a producer failed
@@ -49,127 +62,46 @@ exit status:
 """
 
 _SHELL = """\
-The producer or consumer is the process that calls: the shell that runs your script. Its id is
-in the names of claimed files, so that 'persistq reclaim' can tell when it died. Where something
-stands between your script and this command (a pipe's loop, xargs, a subshell), say --pid $$.
+The producer or consumer is the process that calls: the shell that runs your script, also where
+a pipe, $(...), parentheses, xargs or timeout stand between. Its id is in the names of claimed
+files, and 'persistq reclaim' can tell when it died. Where something else stands between, say
+--pid $$.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong and where help is, without the whole usage."""
-
-    def error(self, message: str) -> Any:
-        from persistq._cli.show import complain
-
-        complain(f"{message.rstrip('.')}. See '{self.prog} --help'.")
-        sys.exit(ERROR)
-
-
-class _Commands:
-    """Adds commands to a parser."""
-
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        self._commands = parser.add_subparsers(
-            metavar="COMMAND", prog="persistq", parser_class=_Parser, help=argparse.SUPPRESS
-        )
-        self.names: list[str] = []
-
-    def add(
-        self, name: str, run: Callable[[argparse.Namespace], int], about: str, example: str
-    ) -> argparse.ArgumentParser:
-        """Add a command, with what it does in a sentence or two, and an example of its use."""
-        command = self._commands.add_parser(
-            name,
-            description=about,
-            epilog="example:\n" + "".join(f"  {line}\n" for line in example.splitlines()),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        command.set_defaults(run=run)
-        self.names.append(name)
-        return command
-
-
-def _late(module: str, function: str) -> Callable[[argparse.Namespace], int]:
-    """Give a function of a module that is imported only when it is called."""
-
-    def run(options: argparse.Namespace) -> int:
-        import importlib
-
-        room = importlib.import_module(f"persistq._cli.{module}")
-        status: int = getattr(room, function)(options)
-        return status
-
-    return run
-
-
-def _extension(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "-e",
-        "--extension",
-        default=".tsv",
-        metavar="EXT",
-        help="how the names of messages end (default: .tsv)",
-    )
-
-
-def _pid(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--pid",
-        type=int,
-        metavar="PID",
-        help="id of the process that takes part (default: the one that calls)",
-    )
-
-
-def _yes(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-y", "--yes", action="store_true", help="do not ask")
-
-
-def _zero(command: argparse.ArgumentParser, help: str) -> None:
-    command.add_argument("-0", "--null", dest="zero", action="store_true", help=help)
-
-
-def _folder_look(command: argparse.ArgumentParser) -> None:
-    command.add_argument("paths", nargs="+", metavar="PATH", help="a queue's directory")
-    _extension(command)
-    command.add_argument(
-        "--done-dir", metavar="DIR", help="where finished files go, to count them too"
-    )
-    command.add_argument(
-        "--items", metavar="A,B,...", help="the items that make a group of files complete"
-    )
-    command.add_argument(
-        "--group",
-        metavar="REGEX",
-        help="with --items: where a file name holds (?P<group>...) and (?P<item>...)",
-    )
-
-
-def _look_commands(commands: _Commands) -> None:
+def _look_commands(commands: Commands) -> None:
     status = commands.add(
         "status",
-        _late("look", "status"),
+        late("look", "status"),
         "Show what is true of queues right now. A PATH is a pickup directory, a root of\n"
         "pickup_dirs(), or a folder queue: it finds out which. Looking changes nothing.\n"
-        "Exits with 0 when nothing is outstanding, with 1 when something is (or a producer\n"
-        "failed or died), and with 2 on an error.",
+        "Exits with 0 when nothing is outstanding or set aside, with 1 when something is (or\n"
+        "a producer failed or died), and with 2 on an error.",
         "persistq status pickup/ orders/\n"
         "persistq status orders --items customers,orders --group '(?P<group>\\d+)_(?P<item>\\w+)'\n"
-        "persistq status --json pickup/ | jq '.[].outstanding'",
+        "persistq status --json pickup/ | jq '.[].outstanding'\n"
+        "persistq status --alert pickup/ orders/ >/dev/null || page the person on call",
     )
-    _folder_look(status)
+    folder_look(status)
+    status.add_argument(
+        "--alert",
+        action="store_true",
+        help="exit with 0 while processes are at work on what is outstanding, and with 1 only "
+        "where a person must look: work that is set aside, or is left with nobody alive to do "
+        "it, a producer that failed or died, files claimed by a dead process",
+    )
     status.add_argument("--json", action="store_true", help="print JSON, for machines")
     watch = commands.add(
         "watch",
-        _late("watch", "watch"),
+        late("watch", "watch"),
         "Show the progress of queues, redrawn in place on a terminal, a plain line now and\n"
-        "then elsewhere. Ends when the work is done and nobody has a journal open, when all\n"
-        "producers of a folder queue are done and nothing is left, or with Ctrl-C. Exits\n"
-        "with 0, or with 4 when a producer failed.",
+        "then elsewhere. Ends when the work is done (or set aside) and nobody takes part in\n"
+        "the run any more, when another run has carried it on, when all producers of a folder\n"
+        "queue are done and nothing is left, or with Ctrl-C. Exits with 0, or with 4 when a\n"
+        "producer failed.",
         "persistq watch pickup/\npersistq watch --interval 60 pickup/ >> progress.log",
     )
-    _folder_look(watch)
+    folder_look(watch)
     watch.add_argument(
         "--interval",
         type=float,
@@ -178,30 +110,67 @@ def _look_commands(commands: _Commands) -> None:
     )
     outstanding = commands.add(
         "outstanding",
-        _late("look", "outstanding"),
+        late("look", "outstanding"),
         "Print the messages of journals that were put and not completed, one a line as\n"
         "journalled, in the order in which they would be requeued.",
         "persistq outstanding pickup/ --prefix jobs | wc -l\n"
         "persistq outstanding -0 pickup/ | xargs -0 ls -l",
     )
-    outstanding.add_argument("path", metavar="PATH", help="a pickup directory, or a root of them")
-    outstanding.add_argument(
-        "--prefix", metavar="P", help="whose journals, where there are several"
+    journal_place(outstanding)
+    zero(outstanding, "end messages with NUL and print text as it was put, unescaped")
+    failed = commands.add(
+        "failed",
+        late("failed", "failed"),
+        "Print the work that was set aside and of which nobody has decided: the message, how\n"
+        "often it was begun, when it was set aside, and why.",
+        "persistq failed pickup/\npersistq failed --json pickup/ | jq -r '.[].reason'",
     )
-    _zero(outstanding, "end messages with NUL and print text as it was put, unescaped")
+    failed_place(failed)
+    failed.add_argument("--json", action="store_true", help="print JSON, for machines")
 
 
-def _repair_commands(commands: _Commands) -> None:
+_DECIDES = """\
+All of it, or the messages that match a PATTERN of the shell's kind (quote it). For journals it
+is refused while the run is alive, since that would not see it: its script calls
+{call}() then. A folder queue may be at work.
+"""
+
+
+def _decision_commands(commands: Commands) -> None:
+    retry = commands.add(
+        "retry",
+        late("failed", "retry"),
+        "Have work that was set aside done again, its attempts from 0 on: it is outstanding, so\n"
+        "the next run does it; a file waits on its queue again.\n\n"
+        + _DECIDES.format(call="requeue_failed_work"),
+        "persistq retry pickup/\npersistq retry pickup/ 'orders_*.csv' customers.csv",
+    )
+    discard = commands.add(
+        "discard",
+        late("failed", "discard"),
+        "Give up work that was set aside: nobody is told of it again, and files are deleted.\n"
+        "Asks first.\n\n" + _DECIDES.format(call="discard_failed_work"),
+        "persistq discard pickup/ 'test_*'",
+    )
+    for command in (retry, discard):
+        failed_place(command)
+        command.add_argument(
+            "patterns", nargs="*", metavar="PATTERN", help="which messages (default: all)"
+        )
+    yes(discard)
+
+
+def _repair_commands(commands: Commands) -> None:
     reclaim = commands.add(
         "reclaim",
-        _late("repair", "reclaim"),
-        "Put back the files that dead processes of this host had claimed, so that others\n"
-        "get them. What living processes and other hosts work on is left to them.",
+        late("repair", "reclaim"),
+        "Put back the files that dead processes had claimed, of whichever host or container,\n"
+        "so that others get them. What living processes work on is left to them.",
         "persistq reclaim orders/",
     )
     reset = commands.add(
         "reset",
-        _late("repair", "reset"),
+        late("repair", "reset"),
         "Prepare a folder for the next run, when nobody works on it: removes the control\n"
         "files (who produces, who is done, who failed) and puts back all claimed files,\n"
         "whoever claimed them. Asks first.",
@@ -209,23 +178,39 @@ def _repair_commands(commands: _Commands) -> None:
     )
     purge = commands.add(
         "purge",
-        _late("repair", "purge"),
+        late("repair", "purge"),
         "Delete everything in the folder of a queue: messages, claimed files, control files,\n"
         "and whatever else is there. Asks first.",
         "persistq purge orders/",
     )
+    reclaim.add_argument(
+        "--max-attempts",
+        type=int,
+        default=5,
+        metavar="N",
+        help="set a file aside with which so many processes have died (default: 5; 0: never)",
+    )
+    purge.add_argument(
+        "--everything",
+        action="store_true",
+        help="delete what is none of the queue's, too, and of a folder that was no queue's",
+    )
     for command in (reclaim, reset, purge):
         command.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
-        _extension(command)
+        extension(command)
     retire = commands.add(
         "retire",
-        _late("repair", "retire"),
+        late("retire", "retire"),
         "Delete run folders of pickup_dirs() whose work later runs have carried on, or that\n"
-        "have none left. Keeps the last ones, whatever is in them, and those that a process\n"
-        "has open. Asks first.",
+        "have none left; and what earlier runs have left of themselves in a\n"
+        "directory that is used for one run after the other. Keeps the last runs, whatever is\n"
+        "in them, those in which a process takes part, and work that is nowhere else. Asks\n"
+        "first.",
         "persistq retire --dry-run pickup/\npersistq retire --keep 10 --yes pickup/",
     )
-    retire.add_argument("root", metavar="ROOT", help="the root given to pickup_dirs()")
+    retire.add_argument(
+        "root", metavar="ROOT", help="the root given to pickup_dirs(), or a pickup directory"
+    )
     retire.add_argument(
         "--keep",
         type=int,
@@ -235,13 +220,13 @@ def _repair_commands(commands: _Commands) -> None:
     )
     retire.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     for command in (reset, purge, retire):
-        _yes(command)
+        yes(command)
 
 
-def _shell_commands(commands: _Commands) -> None:
+def _shell_commands(commands: Commands) -> None:
     put = commands.add(
         "put",
-        _late("take_part", "put"),
+        late("take_part", "put"),
         "Put files on a folder queue, which is made if missing: each is moved there whole,\n"
         "and never over another.\n\n" + _SHELL,
         "persistq put orders/ out/*.tsv && persistq close orders/",
@@ -249,9 +234,15 @@ def _shell_commands(commands: _Commands) -> None:
     put.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
     put.add_argument("files", nargs="+", metavar="FILE", help="a file to put")
     put.add_argument("--copy", action="store_true", help="leave FILE in its place")
+    put.add_argument(
+        "--no-announcement",
+        action="store_true",
+        help="be no producer that consumers wait for: for jobs that come and go, and consumers "
+        "that wait for ever",
+    )
     get = commands.add(
         "get",
-        _late("take_part", "get"),
+        late("take_part", "get"),
         "Claim the next file of a folder queue and print its path; waits for one. Exits with\n"
         "0 and a path, with 3 when all producers are done and no file waits, with 4 when a\n"
         "producer failed, with 5 when no file came within the time, with 2 on an error.\n\n"
@@ -266,20 +257,37 @@ def _shell_commands(commands: _Commands) -> None:
         metavar="SECONDS",
         help="how long to wait for a file, in seconds; 0 looks once (default: for ever)",
     )
-    _zero(get, "end the path with NUL instead of a line end")
+    zero(get, "end the path with NUL instead of a line end")
     done = commands.add(
         "done",
-        _late("take_part", "done"),
+        late("take_part", "done"),
         "Finish claimed files: remove them, or move them to DIR under their own names, never\n"
         "over another file.",
         'persistq done "$f"\npersistq done --move-to loaded/ "$f"',
     )
+    get.add_argument(
+        "--min-age",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="take only files that have stood still for so long: uploads may be half way",
+    )
+    get.add_argument(
+        "--forever", action="store_true", help="wait for more when all producers are done, too"
+    )
     done.add_argument("--move-to", metavar="DIR", help="where to move them; made if missing")
     release = commands.add(
         "release",
-        _late("take_part", "release"),
+        late("take_part", "release"),
         "Put claimed files back on the queue, under their own names.",
         'persistq release "$f"',
+    )
+    release.add_argument(
+        "--delay",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="let nobody have them before so much time is over (default: 0)",
     )
     for command in (done, release):
         command.add_argument(
@@ -287,23 +295,28 @@ def _shell_commands(commands: _Commands) -> None:
         )
     close = commands.add(
         "close",
-        _late("take_part", "close"),
+        late("take_part", "close"),
         "Say that this producer puts no more: when all have, and no file waits, consumers\n"
         "stop.\n\n" + _SHELL,
         "persistq close orders/",
     )
+    close.add_argument(
+        "--dead",
+        action="store_true",
+        help="close for the producers that died, too: this one has put what they had not",
+    )
     fail = commands.add(
         "fail",
-        _late("take_part", "fail"),
+        late("take_part", "fail"),
         "Say that this producer failed: consumers stop, whatever waits.\n\n" + _SHELL,
         "trap 'persistq fail --pid $$ orders/' ERR",
     )
     for command in (close, fail):
         command.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
     for command in (put, get, done, release, close, fail):
-        _extension(command)
+        extension(command)
     for command in (put, get, close, fail):
-        _pid(command)
+        pid(command)
 
 
 def make() -> tuple[argparse.ArgumentParser, list[str]]:
@@ -312,7 +325,7 @@ def make() -> tuple[argparse.ArgumentParser, list[str]]:
     Returns:
         tuple[argparse.ArgumentParser, list[str]]: It, and the names of all commands.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="persistq",
         usage="persistq [-h] [-V] COMMAND ...",
         description=_ABOUT,
@@ -323,8 +336,9 @@ def make() -> tuple[argparse.ArgumentParser, list[str]]:
     parser.add_argument(
         "-V", "--version", action="version", version=f"persistq {persistq.__version__}"
     )
-    commands = _Commands(parser)
+    commands = Commands(parser)
     _look_commands(commands)
+    _decision_commands(commands)
     _repair_commands(commands)
     _shell_commands(commands)
     return parser, commands.names
@@ -353,4 +367,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         close = difflib.get_close_matches(first, names, 1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         parser.error(f"{first!r} is no command.{hint}")
-    return parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if hasattr(options, "patterns") and not any(word.startswith("-") for word in rest):
+        # Those behind an option; argparse takes the first of several words in a row only.
+        options.patterns += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options

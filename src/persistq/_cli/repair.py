@@ -1,22 +1,19 @@
-"""Repairing queues: reset, reclaim and purge a folder queue, retire old runs of a job."""
+"""Repairing folder queues: reset, reclaim and purge."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 
-from persistq import _survey
+from persistq import _fs, _survey
 from persistq._cli import ERROR, FINE, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-_RETIRED = ".persistq_retired_"
 
-
-def _may(question: str, options: argparse.Namespace) -> bool:
+def may(question: str, options: argparse.Namespace) -> bool:
     """Ask before what cannot be undone.
 
     Raises:
@@ -44,15 +41,13 @@ def _folder(options: argparse.Namespace) -> _survey.FolderSurvey:
     Raises:
         ValueError: It is none.
     """
-    from persistq._folder.names import dotted
-
     path = options.folder
     if _survey.journal_prefixes(path) or _survey.homes(path):
         raise ValueError(
             f"{path} holds journals; expected a folder queue. Journals need no repair: the next "
             "run picks up what is outstanding."
         )
-    return _survey.FolderSurvey(path, dotted(options.extension))
+    return _survey.FolderSurvey(path, _survey.extension_of(path, options.extension))
 
 
 def _claims(folder: _survey.FolderSurvey) -> str:
@@ -64,11 +59,11 @@ def _claims(folder: _survey.FolderSurvey) -> str:
 
 
 def reclaim(options: argparse.Namespace) -> int:
-    """Put back what dead processes of this host had claimed."""
+    """Put back what dead processes had claimed."""
     from persistq._folder.readable import ReadableFolderQueue
 
-    _folder(options)
-    restored = ReadableFolderQueue(options.folder, options.extension).reclaim_abandoned()
+    queue = ReadableFolderQueue(options.folder, _folder(options).extension)
+    restored = queue.reclaim_abandoned(options.max_attempts or None)
     for path in restored:
         show.say(f"waits again: {show.safe(os.path.basename(path))}")
     show.say(f"{show.count_of(len(restored), 'file')} put back")
@@ -77,7 +72,7 @@ def reclaim(options: argparse.Namespace) -> int:
 
 def reset(options: argparse.Namespace) -> int:
     """Prepare a folder for the next run: no control files, and nothing claimed."""
-    from persistq._folder import names, recovery
+    from persistq._folder import identity, names, recovery
 
     folder = _folder(options)
     controls = [name for name in os.listdir(options.folder) if name.endswith(names.CONTROL)]
@@ -85,10 +80,13 @@ def reset(options: argparse.Namespace) -> int:
         f"{options.folder}: {_claims(folder)} would wait again, and "
         f"{show.count_of(len(controls), 'control file')} be removed."
     )
-    if not _may(question, options):
+    if not may(question, options):
         return ERROR
     recovery.purge_control_messages(options.folder)
-    restored = recovery.reset_processing_files(options.folder, names.dotted(options.extension))
+    path = os.path.abspath(options.folder)
+    member = identity.member(path, folder.extension, False, "operator")
+    restored = recovery.reset_processing_files(member)
+    member.let_go()
     for path in restored:
         show.say(f"waits again: {show.safe(os.path.basename(path))}")
     show.say(
@@ -101,87 +99,80 @@ def reset(options: argparse.Namespace) -> int:
 def purge(options: argparse.Namespace) -> int:
     """Remove all that is in the folder of a queue."""
     from persistq._folder import recovery
+    from persistq._folder.listing import Listing
 
     folder = _folder(options)
-    count = len(os.listdir(options.folder))
-    if count and not folder.is_queue:
+    _refuse_precious(options.folder)
+    listing = Listing(options.folder, folder.extension)
+    # A single file of that ending makes no queue: it may be anybody's.
+    is_queue = bool(listing.claims or listing.controls or listing.leases)
+    ours = _names_of_the_queue(options.folder, folder.extension)
+    rest = len(os.listdir(options.folder)) - len(ours)
+    if (ours or rest) and not is_queue and not options.everything:
         raise ValueError(
-            f"{options.folder} holds {show.count_of(count, 'file')}, but none of a folder queue: "
-            "neither messages nor claimed nor control files. It is left alone. --extension says "
-            "how messages end; what is no queue is for 'rm'."
+            f"{options.folder} holds {show.count_of(len(ours) + rest, 'file')}, but no trace of a "
+            "folder queue: neither claimed files nor control files. It is left alone. "
+            "--extension says how messages end; --everything deletes all the same."
         )
-    rest = count - folder.waiting - sum(hand.count for hand in folder.in_progress)
+    waiting = len(listing.messages)
+    other = rest if options.everything else 0
     question = (
-        f"{options.folder}: {show.count_of(folder.waiting, 'waiting message')}, "
-        f"{_claims(folder)} and {show.count_of(rest, 'other file or folder')} would be deleted."
+        f"{options.folder}: {show.count_of(waiting, 'waiting message')}, "
+        f"{_claims(folder)} and {show.count_of(other, 'other file or folder')} would be deleted."
     )
-    if not _may(question, options):
+    if not may(question, options):
         return ERROR
-    recovery.purge(options.folder)
-    show.say(f"deleted all that was in {show.safe(options.folder)}: {count} files and folders")
+    if options.everything:
+        recovery.purge(options.folder)
+        show.say(
+            f"deleted all that was in {show.safe(options.folder)}: {len(ours) + rest} files and "
+            "folders"
+        )
+        return FINE
+    for name in ours:
+        _fs.remove(os.path.join(options.folder, name))
+    left = f"; {show.count_of(rest, 'other file or folder')} left alone" if rest else ""
+    show.say(
+        f"deleted all of the queue in {show.safe(options.folder)}: "
+        f"{show.count_of(len(ours), 'file')}{left}"
+    )
     return FINE
 
 
-def retire(options: argparse.Namespace) -> int:
-    """Remove run folders whose work later runs have carried on."""
-    if options.keep < 1:
-        raise ValueError(
-            f"--keep {options.keep}: expected 1 or more; the last run is the next one's"
-        )
-    if not _survey.homes(options.root):
-        raise ValueError(
-            f"{options.root} holds no run folders; expected a root of pickup_dirs(), or a folder "
-            "with run_000001 and so on in it"
-        )
-    leftovers: list[str] = []
-    old: list[str] = []
-    for home in _survey.homes(options.root):
-        leftovers += _leftovers(home)
-        old += _retirable(home, options.keep)
-    every = [*leftovers, *old]
-    if not every:
-        show.say("nothing to retire")
-        return FINE
-    for path in every:
-        show.say(("would remove " if options.dry_run else "old: ") + show.safe(path))
-    if options.dry_run:
-        return FINE
-    if not _may(f"{show.count_of(len(every), 'run folder')} would be deleted.", options):
-        return ERROR
-    for path in leftovers:
-        shutil.rmtree(path)
-    for path in old:
-        # First out of sight: killed half way, no run could be read that has lost a part.
-        hidden = os.path.join(os.path.dirname(path), _RETIRED + os.path.basename(path))
-        os.rename(path, hidden)
-        shutil.rmtree(hidden)
-    show.say(f"{show.count_of(len(every), 'run folder')} removed")
-    return FINE
+def _names_of_the_queue(folder: str, extension: str) -> list[str]:
+    """Give the names of the files that a queue has made, or that were put on it."""
+    from persistq._folder import names
+
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if entry.is_dir(follow_symlinks=False):
+                continue
+            if (
+                name.startswith(names.TEMPORARY)
+                or names.is_message(name, extension)
+                or name.endswith((*names.CONTROL, names.REJECTED, extension + names.REASON))
+                or names.parse_wip(name)
+            ):
+                found.append(name)
+    return found
 
 
-def _leftovers(home: str) -> list[str]:
-    """Give what a retire that was killed has left, hidden already."""
-    names = sorted(name for name in os.listdir(home) if name.startswith(_RETIRED))
-    return [os.path.join(home, name) for name in names]
+def _refuse_precious(folder: str) -> None:
+    """Refuse a folder that no queue has to itself.
 
-
-def _retirable(home: str, keep: int) -> list[str]:
-    """Give the run folders that can go, the earliest first.
-
-    A run can go when a later one carried its work on, or when it has none left; never one that a
-    process has open, and never one of the last that hold journals, for the next run looks there.
+    Raises:
+        ValueError: It is a root, a home, or holds a repository.
     """
-    needed = {folder for folder, _ in _survey.current_runs(home)}
-    found, kept = [], 0
-    for folder in _survey.runs(home):
-        prefixes = _survey.journal_prefixes(folder)
-        if kept < keep:
-            kept += bool(prefixes)
-            continue
-        surveys = [_survey.JournalSurvey(folder, prefix) for prefix in prefixes]
-        if any(survey.alive for survey in surveys):
-            continue
-        if folder in needed and not all(survey.is_finished for survey in surveys):
-            continue
-        found.append(folder)
-    return found[::-1]
+    real = os.path.realpath(folder)
+    homes = {os.path.realpath(os.path.expanduser("~"))}
+    what = ""
+    if os.path.dirname(real) == real or (os.path.ismount(real) and real.count(os.sep) <= 1):
+        what = "a root"
+    elif real in homes or any(home.startswith(real + os.sep) for home in homes):
+        what = "a home"
+    elif os.path.lexists(os.path.join(real, ".git")):
+        what = "a folder with a repository (.git)"
+    if what:
+        raise ValueError(f"{folder} is {what}: it is never purged. Delete files of it with 'rm'.")

@@ -72,7 +72,7 @@ def log_to_stderr(command: Sequence[str]) -> None:
     import logging
 
     handler: logging.Handler = logging.NullHandler()
-    if command and command[0] not in ("status", "watch", "outstanding"):
+    if command and command[0] not in ("status", "watch", "outstanding", "failed"):
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("persistq: %(message)s"))
     logging.getLogger("persistq").addHandler(handler)

@@ -6,14 +6,18 @@ by default the parent: the shell that runs the script.
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import signal
 import sys
 import time
 
+from persistq import _survey
 from persistq._cli import ERROR, FINE, NOTHING, QUEUE_DONE, QUEUE_FAILED, show
+from persistq._folder import acting
 from persistq._folder.acting import ActingReader, ActingWriter, Actor
+from persistq._folder.names import dotted
 from persistq._folder.readable import ReadableFolderQueue
 from persistq._sentinels import DONE, FAILED
 
@@ -27,8 +31,37 @@ if TYPE_CHECKING:
 _SLICE_MS = 200.0
 
 
-def _actor(options: argparse.Namespace) -> Actor:
-    return Actor(os.getppid() if options.pid is None else options.pid)
+def _producer(options: argparse.Namespace) -> Actor:
+    own = os.getpid()
+    if options.pid is not None:
+        return Actor(options.pid)
+    if acting.has_announced(own, options.folder):
+        # `sh -c 'persistq put ...; persistq close ...'`: the shell has put the last command in
+        # its own place, so it is this process that has put.
+        return Actor(own)
+    return _consumer(options)
+
+
+def _consumer(options: argparse.Namespace) -> Actor:
+    return Actor(acting.caller() if options.pid is None else options.pid)
+
+
+def _extension(options: argparse.Namespace, actor: Actor) -> str:
+    """Give the extension that was named, or that of the queue that is there.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    if options.extension is not None:
+        dotted(options.extension)  # what is wrong with it comes first
+    if not os.path.isdir(options.folder):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), options.folder)
+    if options.extension is None:
+        # From the lease of earlier commands, if it can be: a large folder takes long to list.
+        known = actor.extension_in(options.folder)
+        if known is not None:
+            return known
+    return _survey.extension_of(options.folder, options.extension)
 
 
 def _each(arguments: list[str], act: Callable[[str], object]) -> int:
@@ -52,19 +85,24 @@ def _each(arguments: list[str], act: Callable[[str], object]) -> int:
 
 def put(options: argparse.Namespace) -> int:
     """Put files on a queue."""
-    writer = ActingWriter(_actor(options), options.folder, options.extension)
+    extension = _survey.extension_of(options.folder, options.extension)
+    writer = ActingWriter(
+        _producer(options), options.folder, extension, announce=not options.no_announcement
+    )
     return _each(options.files, lambda file: writer.put(file, copy=options.copy))
 
 
 def close(options: argparse.Namespace) -> int:
     """Say that this producer puts no more."""
-    ActingWriter(_actor(options), options.folder, options.extension).close()
+    actor = _producer(options)
+    ActingWriter(actor, options.folder, _extension(options, actor)).close(dead=options.dead)
     return FINE
 
 
 def fail(options: argparse.Namespace) -> int:
     """Say that this producer failed."""
-    ActingWriter(_actor(options), options.folder, options.extension).fail()
+    actor = _producer(options)
+    ActingWriter(actor, options.folder, _extension(options, actor)).fail()
     return FINE
 
 
@@ -72,14 +110,29 @@ def get(options: argparse.Namespace) -> int:
     """Claim the next file, and print its path."""
     if options.timeout is not None and not options.timeout >= 0:
         raise ValueError(f"--timeout {options.timeout:g}: expected seconds, 0 or more")
-    actor = _actor(options)
+    actor = _consumer(options)
     signals: list[int] = []
     # Between the claim and the print nothing may end us: nobody would know of the file.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: signals.append(number))
-    reader = ActingReader(actor, options.folder, options.extension)
+    reader = ActingReader(
+        actor,
+        options.folder,
+        _extension(options, actor),
+        min_age=options.min_age * 1000,
+        forever=options.forever,
+    )
+    try:
+        return _get(reader, actor, options, signals)
+    finally:
+        reader.dispose()
+
+
+def _get(
+    reader: ActingReader, actor: Actor, options: argparse.Namespace, signals: list[int]
+) -> int:
     deadline_s = None if options.timeout is None else time.monotonic() + options.timeout
     while True:
         left_ms = _SLICE_MS
@@ -91,16 +144,17 @@ def get(options: argparse.Namespace) -> int:
             message = None
         if message is DONE:
             return QUEUE_DONE
-        if message is FAILED:
+        if message is FAILED and actor.lives():
             show.complain(
                 f"{options.folder}: a producer failed. Find out why, then start the next run "
                 "with 'persistq reset'."
             )
             return QUEUE_FAILED
         if signals or not actor.lives():
-            if message is not None:
+            if isinstance(message, str):
                 reader.release(message)
             if signals:
+                reader.dispose()
                 return _end_by(signals[0])
             show.complain(f"process {actor.pid}, for which this was to get a file, has ended")
             return ERROR
@@ -123,6 +177,7 @@ def _hand_over(reader: ActingReader, path: str, options: argparse.Namespace) -> 
     except BaseException:
         reader.release(path)
         raise
+    reader.hand_over()
     return FINE
 
 
@@ -136,29 +191,42 @@ def _end_by(number: int) -> int:
 def _claimed(options: argparse.Namespace, act: Callable[[ReadableFolderQueue, str], None]) -> int:
     """Do something with claimed files, each in the folder in which it lies."""
     move_to = getattr(options, "move_to", None)
-    readers: dict[str, ReadableFolderQueue] = {}
+    readers: dict[tuple[str, str], ReadableFolderQueue] = {}
 
     def act_on(path: str) -> None:
         folder = os.path.dirname(os.path.abspath(path))
         if not os.path.isdir(folder):
             raise ValueError(f"{path}: no such folder; expected a path that 'persistq get' printed")
-        if folder not in readers:
-            readers[folder] = ReadableFolderQueue(folder, options.extension, move_to)
         if not os.path.basename(path).endswith(".wip"):
             raise ValueError(
                 f"{path} is not a claimed file; expected a path that 'persistq get' printed, such "
                 "as orders/004711_5354494819_a.wip"
             )
-        act(readers[folder], path)
+        extension, ignore_case = _survey.extension_of_claim(path, options.extension)
+        key = (folder, extension)
+        if key not in readers:
+            readers[key] = ReadableFolderQueue(folder, extension, move_to, ignore_case=ignore_case)
+        act(readers[key], path)
 
     return _each(options.claimed, act_on)
 
 
 def done(options: argparse.Namespace) -> int:
     """Finish claimed files."""
-    return _claimed(options, lambda reader, path: reader.task_done(path))
+
+    def finish(reader: ReadableFolderQueue, path: str) -> None:
+        if not os.path.lexists(path):
+            raise FileNotFoundError(
+                errno.ENOENT, "no longer claimed: finished, or put back, by somebody else", path
+            )
+        reader.task_done(path)
+
+    return _claimed(options, finish)
 
 
 def release(options: argparse.Namespace) -> int:
     """Put claimed files back."""
-    return _claimed(options, lambda reader, path: reader.release(path))
+    if not options.delay >= 0:
+        raise ValueError(f"--delay {options.delay:g}: expected seconds, 0 or more")
+    delay_ms = options.delay * 1000
+    return _claimed(options, lambda reader, path: reader.release(path, delay_ms))

@@ -64,15 +64,22 @@ class JournalView:
             try:
                 state = RunState(self._path, self.name)
                 self.total = sum(map(self._lines, state.requested))
-                self.done = sum(map(self._lines, [*state.completed, *state.failed_here]))
+                failed = sum(map(self._lines, state.failed_here))
+                self.done = sum(map(self._lines, state.completed)) + failed
                 break
             except FileNotFoundError:
                 if number == 19:
                     raise
         self._rate.add(self.done)
         self.rate = self._rate.per_second()
-        self.note = ""
+        self.note = f"{failed} set aside" if failed else ""
+        if state.seal is not None:
+            self.note = f"carried on in {show.safe(state.seal.directory)}"
+            return True
         if self.done < self.total:
+            # Of a run without an identity, as of version 0.1, nobody can tell.
+            if state.run and all(member.is_dead() is True for member in state.members_of_run()):
+                self.note += ", " * bool(self.note) + "nobody is at work"
             return False
         # Counted, all is completed; by name too, and does nobody put any more?
         survey = _survey.JournalSurvey(self._path, self.name)
@@ -118,7 +125,10 @@ class FolderView:
 
     def look(self) -> bool:
         """Look again; return whether the work is done, or a producer failed."""
-        survey = _survey.FolderSurvey(self.name, **self._options)
+        given = self._options
+        if given.get("extension") is None:
+            given = {**given, "extension": _survey.extension_of(self.name, None)}
+        survey = _survey.FolderSurvey(self.name, **given)
         left = survey.outstanding
         if survey.done is not None:
             self.done = survey.done
@@ -133,6 +143,8 @@ class FolderView:
         hands = sum(hand.count for hand in survey.in_progress)
         dead = sum(hand.count for hand in survey.in_progress if hand.state == _survey.DEAD)
         self.note = f"{hands} in progress" + (f", {dead} of the dead" if dead else "")
+        if survey.set_aside:
+            self.note += f", {survey.set_aside} set aside"
         if survey.failed:
             self.note = "a producer failed"
         return survey.failed or (survey.is_finished and survey.ended)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 
-from persistq import _processes
-from persistq._folder import names
+from persistq import _fs
+from persistq._folder import identity, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 _process_lock = threading.Lock()
-_prefix_of: tuple[int, str] = (0, "")
+
+
+# Raised by each fork: quicker to ask than the process's id is.
+generation = [0]
 
 
 def _renew_lock() -> None:
     # A thread of the parent may have held it during the fork; nobody would release it here.
     global _process_lock
     _process_lock = threading.Lock()
+    generation[0] += 1
 
 
 if hasattr(os, "register_at_fork"):
@@ -41,16 +45,6 @@ def sorting_value(function: Callable[[str], Any], filename: str) -> Any:
     return "" if value is None else value
 
 
-def process_prefix() -> str:
-    """Give what this process's claimed files begin with; asked when used, for processes fork."""
-    global _prefix_of
-    pid = os.getpid()
-    if _prefix_of[0] != pid:
-        host = names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
-        _prefix_of = (pid, names.wip_prefix(pid, host))
-    return _prefix_of[1]
-
-
 class _FolderQueue:
     """Base of the queues whose messages are files in a folder.
 
@@ -61,6 +55,8 @@ class _FolderQueue:
         task_done_directory (str | os.PathLike[str] | None): Where finished files go; made if
             missing. None: they are removed.
         sorting_function ((filename: str) -> str): Gives what a file is sorted by.
+        ignore_case (bool): Whether `A.TSV` is a message where the extension is `.tsv`.
+        sync (bool): Whether folders that are made are on stable storage when this returns.
 
     Attributes:
         path (str): The folder, absolute.
@@ -78,6 +74,9 @@ class _FolderQueue:
         message_extension: str = ".tsv",
         task_done_directory: str | os.PathLike[str] | None = None,
         sorting_function: Callable[[str], Any] = same_name,
+        *,
+        ignore_case: bool = False,
+        sync: bool = False,
     ) -> None:
         self._extension = names.dotted(message_extension)
         if not callable(sorting_function):
@@ -85,37 +84,55 @@ class _FolderQueue:
         self._sorting_function = sorting_function
         self.message_extension = self._extension[1:]
         self.path = os.path.abspath(os.fsdecode(path))
-        os.makedirs(self.path, exist_ok=True)
-        self.task_done_directory: str | None = None
-        if task_done_directory is not None:
-            self.task_done_directory = os.path.abspath(os.fsdecode(task_done_directory))
-            os.makedirs(self.task_done_directory, exist_ok=True)
-            if os.path.samefile(self.path, self.task_done_directory):
-                raise ValueError(
-                    f"task_done_directory is the queue's own folder {self.path}: finished files "
-                    "would be put on the queue again. Choose another one."
-                )
+        self.ignore_case = bool(ignore_case)
+        if sync:
+            _fs.make_folders(self.path)
+        else:
+            os.makedirs(self.path, exist_ok=True)
+        self.task_done_directory = self._other_folder("task_done_directory", task_done_directory)
         self._start_here()
+
+    def _other_folder(self, name: str, path: str | os.PathLike[str] | None) -> str | None:
+        """Make a folder for what leaves the queue.
+
+        Raises:
+            ValueError: It is the queue's own.
+        """
+        if path is None:
+            return None
+        folder = os.path.abspath(os.fsdecode(path))
+        os.makedirs(folder, exist_ok=True)
+        if os.path.samefile(self.path, folder):
+            raise ValueError(
+                f"{name} is the queue's own folder {self.path}: its files would be put on the "
+                "queue again. Choose another one."
+            )
+        return folder
 
     def _start_here(self) -> None:
         """Set up what belongs to one process: at creation, after a fork, after unpickling."""
-        self._pid = os.getpid()
+        self._generation = generation[0]
         self._lock = threading.RLock()
-        self._prefix = self._process_prefix()
+        self._member = self._find_member()
+        self._prefix = self._member.prefix
 
-    def _process_id(self) -> int:
-        """Give the id of the process that claims and produces: this one."""
-        return os.getpid()
+    # What the lease says that this process is, where it is the first to need one here.
+    _role = "consumer"
 
-    def _process_prefix(self) -> str:
-        """Give what that process's claimed files begin with."""
-        return process_prefix()
+    def _find_member(self) -> identity.Claimer:
+        """Give the number by which this process takes part."""
+        return identity.member(self.path, self._extension, self.ignore_case, self._role)
+
+    def _staged(self, folder: str) -> str:
+        """Give the path of a new temporary file, whose owner can be told."""
+        self._own()
+        return self._member.staged(folder)
 
     def _own(self) -> None:
         """Make sure that what belongs to one process belongs to this one."""
-        if self._pid != os.getpid():
+        if self._generation != generation[0]:
             with _process_lock:
-                if self._pid != os.getpid():
+                if self._generation != generation[0]:
                     self._start_here()
 
     def _functions(self) -> dict[str, Callable[..., Any]]:
@@ -128,6 +145,7 @@ class _FolderQueue:
             "path": self.path,
             "message_extension": self.message_extension,
             "task_done_directory": self.task_done_directory,
+            "ignore_case": self.ignore_case,
             "_extension": self._extension,
             "_sorting_function": self._sorting_function,
         }
@@ -176,9 +194,8 @@ class _FolderQueue:
         """
         name = os.path.basename(os.fsdecode(msg))
         self._check_name(name)
-        return os.path.join(
-            self.path, names.wip_name(name, self._extension, self._process_prefix())
-        )
+        self._own()
+        return os.path.join(self.path, names.wip_name(name, self._extension, self._member.prefix))
 
     def original_filename_from_wip(self, msg: str | os.PathLike[str]) -> str:
         """Give the path that a claimed file had before, whichever process claimed it.
@@ -194,12 +211,14 @@ class _FolderQueue:
         if parts is None:
             raise ValueError(
                 f"{name!r} is not the name of a claimed file; expected one like "
-                f"{self._process_prefix()}name.wip, as get() returns it"
+                f"{self._member.prefix}name.wip, as get() returns it"
             )
-        return os.path.join(self.path, parts[2] + self._extension)
+        original = names.original_name(parts[2], self._extension, self.ignore_case)
+        return os.path.join(self.path, original)
 
     def _check_name(self, name: str) -> None:
-        if not names.is_message(name, self._extension) or "\0" in name:
+        bad = not names.is_message(name, self._extension, self.ignore_case) or "\0" in name
+        if bad or (self.ignore_case and names.is_ambiguous(name, self._extension)):
             raise ValueError(
                 f"{name!r} cannot be a message of this queue: expected a file name that ends with "
                 f"{self._extension!r} and does not start with a dot. Rename the file, or choose "
@@ -208,3 +227,5 @@ class _FolderQueue:
 
     def dispose(self) -> None:
         """Stop using the queue, as a consumer. It can be used again."""
+        self._own()
+        self._member.let_go()

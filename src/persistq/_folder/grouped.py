@@ -2,148 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
-from bisect import bisect_left, insort
-from heapq import heappop, heappush
+import os
 
 from persistq import _fs
+from persistq._folder import identity, together
 from persistq._folder.base import same_name
-from persistq._folder.readable import ReadableFolderQueue
-from persistq._folder.watch import Watch
+from persistq._folder.groups import Groups, Locator, alone
+from persistq._folder.publish import publish
+from persistq._folder.readable import _HELD_PAUSE_S, ReadableFolderQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from persistq._folder.finishing import Claimed
+    from persistq._reasons import Reason
+
 _log = logging.getLogger("persistq")
-
-
-class Groups:
-    """The files that wait, by group and item; what is complete, by first file name.
-
-    Args:
-        locate (Callable[[str], tuple[Hashable, Hashable] | None]): Gives a name's group and
-            item; None when the file belongs to none.
-        items (frozenset[Hashable]): What makes a group complete.
-    """
-
-    def __init__(
-        self,
-        locate: Callable[[str], tuple[Hashable, Hashable] | None],
-        items: frozenset[Hashable],
-    ) -> None:
-        self._locate = locate
-        self._items = items
-        self._groups: dict[Hashable, dict[Hashable, list[str]]] = {}
-        self._places: dict[str, tuple[Hashable, Hashable]] = {}
-        self._ignored: set[str] = set()
-        # First names of groups that were complete; checked when their turn comes.
-        self._complete: list[str] = []
-
-    def add(self, name: str) -> None:
-        """Take up a file that appeared."""
-        if name in self._places or name in self._ignored:
-            return
-        place = self._locate(name)
-        if place is None:
-            self._ignored.add(name)
-            return
-        self._places[name] = place
-        group = self._groups.setdefault(place[0], {})
-        insort(group.setdefault(place[1], []), name)
-        if len(group) == len(self._items):
-            heappush(self._complete, _first_of(group))
-
-    def discard(self, name: str) -> None:
-        """Forget a file that is gone."""
-        self._ignored.discard(name)
-        place = self._places.pop(name, None)
-        if place is None:
-            return
-        group = self._groups[place[0]]
-        files = group[place[1]]
-        del files[bisect_left(files, name)]
-        if not files:
-            del group[place[1]]
-            if not group:
-                del self._groups[place[0]]
-        if group and len(group) == len(self._items):
-            heappush(self._complete, _first_of(group))
-
-    def reconcile(self, found: set[str]) -> None:
-        """Make these names, and no others, the files that wait."""
-        self._ignored &= found
-        for name in self._places.keys() - found:
-            self.discard(name)
-        for name in found - self._places.keys():
-            self.add(name)
-
-    def first(self) -> list[str] | None:
-        """Give the files of the complete group that comes first, in order; None without one."""
-        while self._complete:
-            name = self._complete[0]
-            place = self._places.get(name)
-            group = self._groups[place[0]] if place else {}
-            if len(group) == len(self._items):
-                return sorted(files[0] for files in group.values())
-            # Gone, or its group is no longer complete. (A complete group always has the entry of
-            # its first file, so what is lowest here is the first file of its group.)
-            heappop(self._complete)
-        return None
-
-    def all(self) -> list[str]:
-        """Give the names of all files that wait, complete or not, in order."""
-        return sorted(self._places)
-
-    def parts(self) -> dict[Hashable, list[Hashable]]:
-        """Give, for each group of which parts wait, the items that are missing."""
-        return {
-            group: [item for item in self._items if item not in files]
-            for group, files in self._groups.items()
-        }
-
-
-def _first_of(group: dict[Hashable, list[str]]) -> str:
-    return min(files[0] for files in group.values())
-
-
-def _alone(name: str) -> tuple[Hashable, Hashable]:
-    return name, None
-
-
-class _Locator:
-    """Finds the group and item of a file with the user's functions, and logs those without."""
-
-    def __init__(
-        self,
-        folder: str,
-        group_of: Callable[[str], Any],
-        item_of: Callable[[str], Any],
-        items: Iterable[Hashable],
-    ) -> None:
-        self.items = frozenset(items)
-        self._folder = folder
-        self._group_of = group_of
-        self._item_of = item_of
-        self._logged: set[str] = set()
-
-    def __call__(self, name: str) -> tuple[Hashable, Hashable] | None:
-        """Give a file's group and item; None, logged once a name, when it has none."""
-        try:
-            place = self._group_of(name), self._item_of(name)
-            hash(place)
-        except Exception as error:
-            reason = f"its grouping or item function raised {error!r}"
-        else:
-            if place[1] in self.items:
-                return place
-            reason = f"its item {place[1]!r} is not in the list of items"
-        if name not in self._logged:
-            self._logged.add(name)
-            _log.warning("%s in %s is ignored: %s", name, self._folder, reason)
-        return None
 
 
 class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
@@ -163,6 +42,7 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
             file for which one of the two raises, or whose item is not in the list, is ignored.
         list_of_items_in_group (list[str] | None): The items that make a group complete. None:
             each file is a group of its own, and the functions are not asked.
+        task_failed_directory, min_age, ignore_case, forever: As of `ReadableFolderQueue`.
     """
 
     def __init__(
@@ -173,6 +53,11 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
         grouping_function: Callable[[str], Any] = same_name,
         item_function: Callable[[str], Any] = same_name,
         list_of_items_in_group: Iterable[str] | None = None,
+        *,
+        task_failed_directory: str | os.PathLike[str] | None = None,
+        min_age: float = 0,
+        ignore_case: bool = False,
+        forever: bool = False,
     ) -> None:
         for name, function in (
             ("grouping_function", grouping_function),
@@ -195,7 +80,18 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
                 "list_of_items_in_group is empty, so no group could ever be complete; name the "
                 "items, or pass None to make each file a group of its own"
             )
-        super().__init__(path, message_extension, task_done_directory)
+        super().__init__(
+            path,
+            message_extension,
+            task_done_directory,
+            task_failed_directory=task_failed_directory,
+            min_age=min_age,
+            ignore_case=ignore_case,
+            forever=forever,
+        )
+
+    # Whoever reclaims what its claimer had puts it back as one.
+    _role = identity.GROUPS
 
     def _functions(self) -> dict[str, Callable[..., Any]]:
         return {
@@ -213,13 +109,16 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
     def _make_watch(self) -> None:
         # Files of a claim that failed half way and whose own names were taken meanwhile.
         self._to_undo: list[tuple[str, str]] = []
+        super()._make_watch()
+
+    def _make_index(self) -> Any:
         items = self.list_of_items_in_group
         if items is None:
-            self._groups = Groups(_alone, frozenset([None]))
+            self._groups = Groups(alone, frozenset([None]))
         else:
-            locate = _Locator(self.path, self.grouping_function, self.item_function, items)
+            locate = Locator(self.path, self.grouping_function, self.item_function, items)
             self._groups = Groups(locate, locate.items)
-        self._watch = Watch(self.path, self._extension, self._prefix, self._groups)
+        return self._groups
 
     def get(self, timeout: float | None = None) -> Any:
         """Claim the next complete group, by renaming its files in their folder.
@@ -240,19 +139,32 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
         return super().get(timeout)
 
     def _claim_next(self) -> list[str] | None:
-        groups, watch = self._groups, self._watch
+        groups, watch, room = self._groups, self._watch, self._waiting_room
         self._held = False
+        self._pause_s = None
+        if self._to_hand_out:
+            return self._hand_out_group()
         self._undo(self._to_undo)
+        for name in room.due() if room.waiting else ():
+            groups.add(name)
+        on_their_way = self._on_their_way() if watch.intents else frozenset()
         set_aside: list[str] = []
         claimed: list[tuple[str, str]] = []
         while True:
             wanted = groups.first()
             if wanted is None:
                 break
-            odd = [name for name in wanted if name in watch.unsure and not watch.is_file(name)]
-            for name in odd:
+            odd = [
+                name
+                for name in wanted
+                if (name in watch.unsure and not watch.is_file(name))
+                or ((room.asks or name in watch.noted) and room.withhold(name, watch.noted))
+            ]
+            late = [name for name in wanted if name in on_their_way]
+            set_aside += late
+            for name in odd + late:
                 groups.discard(name)
-            if odd:
+            if odd or late:
                 continue
             # All consumers claim in the order of names, so of those who want the same files one
             # gets them all; the others give back what they took.
@@ -263,9 +175,10 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
                     set_aside.append(name)
                     groups.discard(name)
                     path = None
-                except OSError:
+                except OSError as error:
                     self._undo(claimed)
-                    raise
+                    self._pass_over(name, error)
+                    path = None
                 else:
                     watch.forget(name)
                 if path is None:
@@ -275,18 +188,128 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
                 claimed.append((path, name))
             else:
                 break
+        if watch.odd:
+            self._log_odd()
         if set_aside:
             self._held = True
+            self._pause_s = _HELD_PAUSE_S
             for name in set_aside:
                 groups.add(name)
+        if room.waiting:
+            self._pause_s = min(room.seconds_left(), self._pause_s or 3600.0)
+        self._noted = watch.noted
         return sorted(path for path, _ in claimed) or None
+
+    def _hand_out_group(self) -> list[str]:
+        """Hand out what an interrupted get could not put back: with the rest of its group."""
+        paths = sorted(self._to_hand_out)
+        self._to_hand_out.clear()
+        self._taking += paths
+        _log.warning("%s: claimed by a get() that was interrupted: handed out", ", ".join(paths))
+        return paths
+
+    def _on_their_way(self) -> frozenset[str]:
+        """Give the names of messages whose group is being put back, and is not whole yet."""
+        found: set[str] = set()
+        for name in [*self._watch.intents]:
+            intent = together.read(os.path.join(self.path, name))
+            if intent is None:
+                self._watch.intents.discard(name)
+            elif intent.verb == together.RELEASE:
+                found.update(original for _, original in intent.files)
+        return frozenset(found)
+
+    def task_done(self, obj: Claimed) -> None:
+        """Finish a group, as one: killed half way, whoever reclaims finishes the rest of it.
+
+        Args:
+            obj (Any): The list that `get` returned; or as of `ReadableFolderQueue.task_done`.
+
+        Raises:
+            ValueError: It names no claimed file of this queue.
+            FileNotFoundError: There is a `task_done_directory`, and a claimed file is gone.
+            OSError: The file system refuses; the files that it is about stay claimed.
+        """
+        paths = self._resolve(obj)
+        with self._as_one(together.DONE, paths, self.task_done_directory):
+            self._for_all(paths, self._finish)
+
+    def task_failed(self, obj: Claimed, reason: Reason = "") -> None:
+        """Set a group aside, as one; see `ReadableFolderQueue.task_failed`."""
+        from persistq._reasons import describe
+
+        self._own()
+        paths, text = self._resolve(obj), describe(reason)
+        with self._as_one(together.FAIL, paths, self.task_failed_directory, text):
+            self._for_all(paths, lambda path: self._set_aside(path, text))
+
+    def release(self, obj: Claimed, delay: float = 0) -> None:
+        """Put a group back, as one: no consumer is handed a part of it beside another's.
+
+        Args:
+            obj (Any): The list that `get` returned; or as of `ReadableFolderQueue.task_done`.
+            delay (float): Milliseconds in which nobody is handed the files.
+
+        Raises:
+            ValueError: It names no claimed file of this queue, or `delay` is less than 0.
+            FileExistsError: A file of one of the names waits already; the whole group stays.
+            FileNotFoundError: A claimed file is gone; the others stay.
+        """
+        self._own()
+        self._check_delay(delay)
+        paths = self._resolve(obj)
+        originals = {path: self.original_filename_from_wip(path) for path in paths}
+        for path, original in originals.items():
+            os.lstat(path)
+            if os.path.lexists(original) and not _fs.is_same_file(path, original):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path, None, original)
+        put_back: list[str] = []
+        with self._as_one(together.RELEASE, paths):
+            try:
+                for path in paths:
+                    self._put_back(path, delay)
+                    put_back.append(path)
+            except OSError:
+                # Its name was taken this moment. The others come back: while what is to become
+                # of the group is written down, no consumer takes them.
+                for path in put_back:
+                    self._member.remember(path)
+                    _fs.claim(originals[path], path)
+                raise
+
+    @contextlib.contextmanager
+    def _as_one(
+        self, verb: str, paths: list[str], directory: str | None = None, reason: str = ""
+    ) -> Iterator[None]:
+        """Have it written down what becomes of some files, while it is done.
+
+        An OSError takes it back, for the caller is told; a kill leaves it to whoever reclaims.
+        """
+        if len(paths) < 2:
+            yield
+            return
+        self._own()
+        self._member.hold()
+        files = [
+            (os.path.basename(path), os.path.basename(self.original_filename_from_wip(path)))
+            for path in paths
+        ]
+        path = os.path.join(self.path, together.name_of(self._member.prefix))
+        intent = together.Intent(path, verb, files, directory, reason)
+        intent.write(self._staged(self.path))
+        try:
+            yield
+        except OSError:
+            intent.remove()
+            raise
+        intent.remove()
 
     def _undo(self, claimed: list[tuple[str, str]]) -> None:
         """Give back files of a group that could not be claimed whole; empties the list."""
         again: list[tuple[str, str]] = []
         for path, name in claimed:
             try:
-                _fs.rename_new(path, self._folder_prefix + name)
+                publish(path, self._folder_prefix + name, self._member)
             except FileNotFoundError:
                 pass  # reset by a producer
             except FileExistsError:

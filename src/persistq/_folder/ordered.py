@@ -4,10 +4,36 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
+from persistq._folder.base import sorting_value
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether a value has a place among the numbers: neither a NaN nor a complex one has."""
+    import decimal
+    import numbers
+
+    real = isinstance(value, (numbers.Real, decimal.Decimal))
+    return real and value == value
+
+
+def sorting_key(function: Callable[[str], Any], name: str) -> tuple[int, Any]:
+    """Give the place that a user's sorting function gives a name: numbers, then text."""
+    value = sorting_value(function, name)
+    if type(value) is str:
+        return 1, value
+    if isinstance(value, (int, float)) and value == value:
+        return 0, value
+    try:
+        if _is_number(value):
+            return 0, value
+        return 1, str(value)
+    except Exception:
+        return 1, ""
 
 
 class Ordered:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import threading
 import time
 from functools import partial
@@ -13,9 +12,12 @@ from queue import Empty
 
 from persistq import _fs
 from persistq._folder import names, recovery
-from persistq._folder.base import _FolderQueue, process_prefix, same_name, sorting_value
+from persistq._folder.base import generation, same_name
 from persistq._folder.control import Producers
-from persistq._folder.ordered import Ordered
+from persistq._folder.finishing import Finishing
+from persistq._folder.ordered import Ordered, sorting_key
+from persistq._folder.publish import is_still_a_file, publish
+from persistq._folder.waiting import WaitingRoom
 from persistq._folder.watch import Watch
 from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import UpstreamFailureError
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, Union
 
-    # What names a claimed file: its path, a UUID in its name, or a list of these.
-    Claimed = Any
     Message = Union[str, list[str], int]
 
 _log = logging.getLogger("persistq")
@@ -34,32 +34,15 @@ _log = logging.getLogger("persistq")
 # Seconds between two tries for a file whose claimed name this process still
 # holds: that it finished the other is nothing that the folder reports.
 _HELD_PAUSE_S = 0.02
+# Seconds between two looks whether a producer has died, and how many times its own cost such
+# a look must stay away.
+_PRODUCERS_S, _PRODUCERS_SHARE = 0.5, 20
+# What is wrong with one file, and keeps no other from being claimed: another user's in a sticky
+# folder, one that may not be changed, a claimed name that would be too long, a mount point.
+_OF_ONE_FILE = {errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno.EXDEV}
 
 
-def _is_number(value: Any) -> bool:
-    """Tell whether a value has a place among the numbers: neither a NaN nor a complex one has."""
-    import decimal
-    import numbers
-
-    real = isinstance(value, (numbers.Real, decimal.Decimal))
-    return real and value == value
-
-
-def _sorting_key(function: Callable[[str], Any], name: str) -> tuple[int, Any]:
-    value = sorting_value(function, name)
-    if type(value) is str:
-        return 1, value
-    if isinstance(value, (int, float)) and value == value:
-        return 0, value
-    try:
-        if _is_number(value):
-            return 0, value
-        return 1, str(value)
-    except Exception:
-        return 1, ""
-
-
-class ReadableFolderQueue(_FolderQueue):
+class ReadableFolderQueue(Finishing):
     """A queue whose messages are files in a folder, as its consumers see it.
 
     Each file goes to one consumer, lowest first by `sorting_function` among those that are there
@@ -74,6 +57,13 @@ class ReadableFolderQueue(_FolderQueue):
         sorting_function ((filename: str) -> str): Gives what a file is sorted by; called once
             for each file that appears. Numbers come before strings, by value; one that raises or
             returns None counts as `""`. Equals come by name.
+        task_failed_directory (str | os.PathLike[str] | None): Where `task_failed` moves files;
+            made if missing. None: they stay in the queue's folder, as `<name>.rejected`.
+        min_age (float): Milliseconds for which a file's size and time of change must have stood
+            still before it counts: for uploads that cannot be made to rename.
+        ignore_case (bool): Whether `A.TSV` is a message where the extension is `.tsv`. The
+            producers' too.
+        forever (bool): Whether to wait for more when all producers are done.
     """
 
     def __init__(
@@ -82,30 +72,52 @@ class ReadableFolderQueue(_FolderQueue):
         message_extension: str = ".tsv",
         task_done_directory: str | os.PathLike[str] | None = None,
         sorting_function: Callable[[str], Any] = same_name,
+        *,
+        task_failed_directory: str | os.PathLike[str] | None = None,
+        min_age: float = 0,
+        ignore_case: bool = False,
+        forever: bool = False,
     ) -> None:
-        super().__init__(path, message_extension, task_done_directory, sorting_function)
+        if not isinstance(min_age, (int, float)) or not 0 <= min_age < float("inf"):
+            raise ValueError(f"min_age is {min_age!r}; expected milliseconds, 0 or more")
+        self.min_age = min_age
+        self.forever = forever
+        super().__init__(
+            path, message_extension, task_done_directory, sorting_function, ignore_case=ignore_case
+        )
+        self.task_failed_directory = self._other_folder(
+            "task_failed_directory", task_failed_directory
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "min_age": self.min_age, "forever": self.forever}
 
     def _start_here(self) -> None:
         super()._start_here()
         self._extension_length = len(self._extension)
-        self._folder_prefix = self.path + os.sep
-        # A path as get() returns it, of any process: anything else takes the longer way.
-        self._is_wip = re.compile(
-            re.escape(self._folder_prefix) + r"\d{6,}_\d{10}_[^/\0]+\.wip", re.ASCII
-        ).fullmatch
+        self._one_case = not self.ignore_case
         self._producers = Producers(self.path)
-        self._held = False
-        # The path that was claimed last, and is mostly done next; first, what no caller has.
-        self._latest: object = object()
+        # Seconds until what is withheld may be had; None while nothing is.
+        self._pause_s: float | None = None
+        self._waiting_room = WaitingRoom(self.path, self.min_age / 1000, self._member.staged)
+        self._next_producers_s = 0.0
+        self._logged: set[str] = set()
+        # What the get that is under way has claimed, or is about to.
+        self._taking: list[str] = []
+        # What could not be put back when a get was interrupted: handed out by the next.
+        self._to_hand_out: list[str] = []
         self._turn = threading.Lock()
         self._make_watch()
 
     def _make_watch(self) -> None:
         # Nothing that the queue holds refers back to it, so one that is dropped gives its
         # descriptors back at once.
+        self._index = self._make_index()
+        self._watch = Watch(self.path, self._extension, self._member, self._index, self.ignore_case)
+
+    def _make_index(self) -> Any:
         function = self._sorting_function
-        self._index = Ordered(None if function is same_name else partial(_sorting_key, function))
-        self._watch = Watch(self.path, self._extension, self._prefix, self._index)
+        return Ordered(None if function is same_name else partial(sorting_key, function))
 
     def get(self, timeout: float | None = None) -> Any:
         """Claim the next file, by renaming it in its folder.
@@ -127,19 +139,26 @@ class ReadableFolderQueue(_FolderQueue):
             and `reset` find the claimed ones.
         """
         deadline_s = None if timeout is None else time.monotonic() + timeout / 1000
+        taking: list[str] = []
         while True:
-            if self._pid != os.getpid():
+            if self._generation != generation[0]:
                 self._own()
             watch = self._watch
-            before = watch.changes
-            with self._lock:
-                message = self._look()
-                seen = watch.changes
-            if seen != before and self._turn.locked():
-                watch.wake()  # this look read the reports that the waiting thread is waiting for
-            if message is not None:
-                return message
-            pause_s = _HELD_PAUSE_S if self._held else 3600.0
+            try:
+                before = watch.changes
+                with self._lock:
+                    self._taking = taking
+                    message = self._look()
+                    seen = watch.changes
+                if seen != before and self._turn.locked():
+                    watch.wake()  # this look read the reports that the waiting thread waits for
+                if message is not None:
+                    return message
+            except BaseException:
+                # Ctrl-C, a time limit's signal: whatever was claimed, nobody has.
+                self._undo_get(taking)
+                raise
+            pause_s = 3600.0 if self._pause_s is None else self._pause_s
             if deadline_s is not None:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
@@ -157,6 +176,26 @@ class ReadableFolderQueue(_FolderQueue):
             elif turn.acquire(timeout=pause_s):
                 turn.release()
 
+    def _undo_get(self, taking: list[str]) -> None:
+        """Put back what an interrupted get had claimed; look at the folder anew afterwards."""
+        with self._lock:
+            # Whatever of it stays claimed, should this be interrupted, too.
+            self._to_hand_out += taking
+            self._renew_index()
+            for path in taking:
+                try:
+                    publish(path, self.original_filename_from_wip(path), self._member)
+                except FileNotFoundError:
+                    pass  # it had not been claimed yet
+                except OSError:
+                    continue  # its name is taken, or the folder cannot be reached
+                self._to_hand_out.remove(path)
+
+    def _renew_index(self) -> None:
+        # A report may have been read, and not been applied.
+        self._watch.index = self._index = self._make_index()
+        self._watch.distrust()
+
     def _look(self) -> Message | None:
         """Give what there is for this consumer now, or None."""
         watch, producers = self._watch, self._producers
@@ -168,26 +207,67 @@ class ReadableFolderQueue(_FolderQueue):
                 if producers.failed:
                     return FAILED
             message = self._claim_next()
+            if message is None and watch.is_elsewhere():
+                watch.look()
+                message = self._claim_next()
             if message is None and producers.done and not watch.controls_changed:
                 # The producers before the last look for files: what one of them put came before
                 # its .done, so a look that begins after that was seen finds it.
                 watch.look()
                 message = self._claim_next()
-                if message is None and not watch.controls_changed and not self._held:
+                if message is None and not watch.controls_changed and self._pause_s is None:
                     self._report_end()
-                    return DONE
+                    if not self.forever:
+                        return DONE
             # A control file may have shown itself meanwhile, in a report that nothing repeats.
-            if message is not None or not watch.controls_changed:
-                return message
+            if message is None and watch.controls_changed:
+                continue
+            if message is None and producers.open and self._has_a_producer_died():
+                # It may have put something between the last look for files and its death.
+                watch.look()
+                message = self._claim_next()
+                if message is None and not self._waits_for_something():
+                    return FAILED
+            return message
+
+    def _has_a_producer_died(self) -> bool:
+        """Tell whether a producer died before it was done.
+
+        Nothing reports a death: while this queue waits, it looks at least every `_PRODUCERS_S`.
+        """
+        now_s = time.monotonic()
+        self._pause_s = min(_PRODUCERS_S, 3600.0 if self._pause_s is None else self._pause_s)
+        if self._waits_for_something():
+            return False
+        if self._producers.died or now_s < self._next_producers_s:
+            return self._producers.died
+        died = self._producers.has_died()
+        # However many there are, this takes little of the time.
+        self._next_producers_s = now_s + _PRODUCERS_SHARE * (time.monotonic() - now_s)
+        return died
+
+    def _waits_for_something(self) -> bool:
+        """Whether files wait that this consumer may not have yet."""
+        return bool(self._waiting_room.waiting) or self._held
 
     def _claim_next(self) -> str | list[str] | None:
         """Claim the first file that can be had; None when there is none."""
-        index, watch = self._index, self._watch
+        index, watch, room = self._index, self._watch, self._waiting_room
         self._held = False
+        self._pause_s = None
+        if self._to_hand_out and (path := self._hand_out()) is not None:
+            return path
+        if room.waiting:
+            for name in room.due():
+                index.add(name)
+        noted = watch.noted
         held: list[str] = []
-        path: str | None = None
+        path = None
         while (name := index.first()) is not None:
             if name in watch.unsure and not watch.is_file(name):
+                index.discard(name)
+                continue
+            if (room.asks or name in noted) and room.withhold(name, noted):
                 index.discard(name)
                 continue
             try:
@@ -196,16 +276,54 @@ class ReadableFolderQueue(_FolderQueue):
                 held.append(name)
                 index.discard(name)
                 continue
+            except OSError as error:
+                self._pass_over(name, error)
+                continue
             watch.forget(name)
             if path is not None:
                 break
             # Others are at work here: what they have taken by now need not be tried.
             watch.refresh()
+        if watch.odd:
+            self._log_odd()
         if held:
             self._held = True
+            self._pause_s = _HELD_PAUSE_S
             for name in held:
                 index.add(name)
+        if room.waiting:
+            self._pause_s = min(room.seconds_left(), self._pause_s or 3600.0)
+        self._noted = noted
         return path
+
+    def _hand_out(self) -> str | None:
+        while self._to_hand_out:
+            path = self._to_hand_out.pop()
+            if os.path.lexists(path):
+                self._taking.append(path)
+                _log.warning("%s was claimed by a get() that was interrupted: handed out", path)
+                return path
+        return None
+
+    def _pass_over(self, name: str, error: OSError) -> None:
+        """Leave a file that cannot be claimed, so that the others are handed out.
+
+        Raises:
+            OSError: It is not about this one file.
+        """
+        if error.errno not in _OF_ONE_FILE:
+            raise error
+        self._index.discard(name)
+        self._watch.pass_over(name, error.strerror or str(error))
+
+    def _log_odd(self) -> None:
+        for name, reason in self._watch.odd.items():
+            if name not in self._logged:
+                self._logged.add(name)
+                _log.warning("%s in %s is passed over: %s", name, self.path, reason)
+
+    # Whether what bears this process's number, and it has not claimed, is handed out.
+    _hands_out_found = True
 
     def _claim(self, name: str) -> str | None:
         """Claim one file; None when another process has it.
@@ -213,206 +331,85 @@ class ReadableFolderQueue(_FolderQueue):
         Raises:
             FileExistsError: This process holds a claimed file of that name.
         """
-        folder_prefix = self._folder_prefix
-        wip = f"{self._prefix}{name[: -self._extension_length]}.wip"
-        path = folder_prefix + wip
-        try:
-            if not _fs.claim(folder_prefix + name, path):
-                return None
-        except FileExistsError:
-            if wip not in self._watch.inherited:
+        folder_prefix, member = self._folder_prefix, self._member
+        if self._one_case or name.endswith(self._extension):
+            path = f"{folder_prefix}{self._prefix}{name[: -self._extension_length]}.wip"
+        else:
+            path = folder_prefix + names.wip_name(name, self._extension, self._prefix)
+        if member.lease is None:
+            member.hold()  # before anything bears this process's number
+        claimed, taking = member.claimed, self._taking
+        # Other queues of this process, in other threads, claim by the same names: what is known of
+        # a claim, and the claim, are one step for them.
+        with member.lock:
+            known = path in claimed
+            claimed.add(path)
+            taking.append(path)
+            try:
+                if not _fs.claim(folder_prefix + name, path):
+                    taking.pop()
+                    if not known:
+                        claimed.discard(path)
+                    return None
+            except FileExistsError:
+                if known or not self._hands_out_found:
+                    taking.pop()
+                    raise
+                # Nobody else gives such names, and no caller has it: so it is claimed by us
+                # already.
+                self._watch.distrust()  # the new file still waits
+                _log.warning("%s was left claimed, and nobody has it: it is handed out", path)
+                return path
+            except OSError:
+                taking.pop()
+                if not known:
+                    claimed.discard(path)
                 raise
-            # Left by a dead process that had our id, and its own name is taken by a new file, so
-            # it cannot be put back: but under this name it is claimed by us already.
-            self._watch.inherited.discard(wip)
-            self._watch.distrust()  # the new file still waits
-            _log.warning("%s was left claimed by a process that died: it is handed out", path)
-            return path
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                error.strerror = f"claimed, the name of {name!r} is too long; rename the file"
-            raise
-        if self._watch.inherited:
-            self._watch.inherited.discard(wip)
+        if self._watch.careful and not is_still_a_file(path, folder_prefix + name):
+            taking.pop()
+            claimed.discard(path)
+            return None
+        if member.lease is None or path not in claimed:
+            # Another queue of this process has disposed this moment, and seen nothing claimed.
+            claimed.add(path)
+            member.hold()
         self._latest = path
         return path
 
     def _report_end(self) -> None:
         """Say what stays behind when the queue ends; nothing does here."""
 
-    def task_done(self, obj: Claimed) -> None:
-        """Finish a claimed file: move it to `task_done_directory`, or remove it.
+    def reclaim_abandoned(self, max_attempts: int | None = 5) -> list[str]:
+        """Put back the files that dead processes had claimed, of whichever host or container.
 
-        Never overwrites: where the directory holds the name, the file becomes `name.1.tsv`.
-
-        Args:
-            obj (Any): What `get` returned; or a dict with `uuid` or `header.uuid`, a uuid.UUID
-                or its string, with which the file's name ends.
-
-        Raises:
-            ValueError: It names no claimed file of this queue.
-            FileNotFoundError: There is a `task_done_directory`, and the claimed file is gone.
-            OSError: The file system refuses; the file stays claimed then.
-        """
-        if type(obj) is str and (obj is self._latest or self._is_wip(obj)):
-            if self.task_done_directory is None:
-                try:
-                    os.unlink(obj)
-                except FileNotFoundError:
-                    pass  # the caller has moved it, as a queue without a directory asks of him
-            else:
-                self._finish(obj)
-            return
-        paths = self._resolve(obj)  # all of them, before anything is touched
-        failure: OSError | None = None
-        for path in paths:
-            try:
-                self._finish(path)
-            except OSError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
-
-    def _finish(self, path: str) -> None:
-        if self.task_done_directory is None:
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass  # moved by the caller
-            return
-        name = os.path.basename(self.original_filename_from_wip(path))
-        number = 0
-        while True:
-            target = os.path.join(
-                self.task_done_directory, names.numbered(name, self._extension, number)
-            )
-            try:
-                self._move_away(path, target)
-                return
-            except FileExistsError:
-                number += 1
-
-    def _move_away(self, path: str, target: str) -> None:
-        try:
-            _fs.rename_new(path, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            import uuid
-
-            # To another file system: whole under its name before the claimed one goes. Killed in
-            # between there are both, and the work is done again after a reset.
-            staged = os.path.join(
-                os.path.dirname(target),
-                f"{names.TEMPORARY}{process_prefix()}{uuid.uuid4().hex}.tmp",
-            )
-            _fs.stage_copy(path, staged, sync=False, keep_times=True)
-            try:
-                _fs.rename_new(staged, target)
-            except BaseException:
-                os.unlink(staged)
-                raise
-            os.unlink(path)
-
-    def _resolve(self, obj: Claimed) -> list[str]:
-        """Give the paths of the claimed files that something names.
-
-        Raises:
-            ValueError: It names none of this queue.
-        """
-        if isinstance(obj, (list, tuple)):
-            if not obj:
-                raise ValueError(
-                    "an empty list names no claimed file; expected what get() returned"
-                )
-            return [path for part in obj for path in self._resolve(part)]
-        if isinstance(obj, dict):
-            header = obj.get("header")
-            identity = obj.get("uuid", header.get("uuid") if isinstance(header, dict) else None)
-            if identity is None:
-                raise ValueError(f"{obj!r} has neither 'uuid' nor 'header' with 'uuid'")
-            return [self._find_by_uuid(str(identity))]
-        if isinstance(obj, (str, bytes, os.PathLike)):
-            text = os.fsdecode(obj)
-            if names.parse_wip(os.path.basename(text)) is not None:
-                return [self._path_in_folder(text)]
-            if names.uuid_endings(text):
-                return [self._find_by_uuid(text)]
-        elif type(obj).__name__ == "UUID":
-            return [self._find_by_uuid(str(obj))]
-        raise ValueError(
-            f"{obj!r} names no claimed file of {self.path}; expected what get() returned, or a UUID"
-        )
-
-    def _path_in_folder(self, text: str) -> str:
-        folder, name = os.path.split(text)
-        if folder and os.path.abspath(folder) != self.path:
-            try:
-                inside = os.path.samefile(folder, self.path)
-            except OSError:
-                inside = False
-            if not inside:
-                raise ValueError(
-                    f"{text!r} is not in this queue's folder {self.path}; expected what get() "
-                    "returned"
-                )
-        return self._folder_prefix + name
-
-    def _find_by_uuid(self, text: str) -> str:
-        endings = names.uuid_endings(text)
-        if endings is None:
-            raise ValueError(f"{text!r} is no UUID")
-        found = []
-        for name in os.listdir(self.path):
-            parts = names.parse_wip(name)
-            if parts and parts[2].lower().endswith(endings):
-                found.append(name)
-        if not found:
-            raise ValueError(f"no claimed file in {self.path} has a name that ends with {text}")
-        # Should there be several, one of this process is meant.
-        own = process_prefix()
-        return self._folder_prefix + min(found, key=lambda name: (not name.startswith(own), name))
-
-    def release(self, obj: Claimed) -> None:
-        """Put a claimed file back on the queue, under its own name.
+        Each is put back once, by one of however many consumers call this; the living keep theirs,
+        and so do those of whom nothing is proved. What the dead left beside that and nothing
+        refers to any more (leases, control files, half written files) is cleared away.
 
         Args:
-            obj (Any): As for `task_done`.
-
-        Raises:
-            ValueError: It names no claimed file of this queue.
-            FileExistsError: A file of its name waits already; the claimed one stays.
-            FileNotFoundError: The claimed file is gone.
-        """
-        failure: OSError | None = None
-        for path in self._resolve(obj):
-            try:
-                _fs.rename_new(path, self.original_filename_from_wip(path))
-            except OSError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
-
-    def reclaim_abandoned(self) -> list[str]:
-        """Put back the files that dead processes of this host had claimed.
+            max_attempts (int | None): A file with which so many processes have died is set aside
+                as by `task_failed`; None: no limit.
 
         Returns:
             list[str]: Paths of the files that wait again.
+
+        Raises:
+            ValueError: `max_attempts` is less than 1.
         """
+        if max_attempts is not None and max_attempts < 1:
+            raise ValueError(f"max_attempts is {max_attempts}; expected 1 or more, or None")
         self._own()
         with self._lock:
-            self._watch.look()  # which also tells what bears our id and is not ours
-            inherited = self._watch.inherited
-            restored = recovery.reclaim_abandoned(self.path, self._extension, inherited)
-            for wip in [*inherited]:
-                if not os.path.lexists(self._folder_prefix + wip):
-                    inherited.discard(wip)
+            restored = recovery.reclaim_abandoned(self, max_attempts)
+            if restored:
+                self._watch.distrust()
             return restored
 
     def mark_all_work_done(self) -> None:
         """Finish all files that wait, as `task_done` does, without handing them out."""
         self._own()
         with self._lock:
+            self._taking = []
             self._watch.look()
             for name in self._waiting():
                 if name in self._watch.unsure and not self._watch.is_file(name):
@@ -421,18 +418,24 @@ class ReadableFolderQueue(_FolderQueue):
                     path = self._claim(name)
                 except FileExistsError:
                     continue  # one of this name is being worked on here
+                except OSError as error:
+                    self._pass_over(name, error)
+                    continue
                 self._watch.forget(name)
                 if path is not None:
+                    self._noted = self._watch.noted
                     self._finish(path)
 
     def _waiting(self) -> list[str]:
-        return self._index.all()
+        waiting: list[str] = self._index.all()
+        return waiting
 
     def dispose(self) -> None:
         """Stop using the queue, as a consumer: stop watching the folder. It can be used again."""
         self._own()
         with self._lock:
             self._watch.close()
+            self._member.let_go()
 
     def __iter__(self) -> Iterator[Any]:
         try:
@@ -443,7 +446,9 @@ class ReadableFolderQueue(_FolderQueue):
                 if message is FAILED:
                     raise UpstreamFailureError(
                         f"a producer of {self.path} failed: there is a .failed file, or a .helo "
-                        "that is none. Find out why, then start the next run with reset()."
+                        "that is none, or a producer died before it had closed (the log says "
+                        "which). Find out why, then start the next run with reset(), or the "
+                        "producer again, with close(dead=True)."
                     )
                 yield message
         finally:

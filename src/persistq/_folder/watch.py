@@ -18,12 +18,15 @@ import threading
 import time
 from functools import cache
 
-from persistq import _fs, _processes
+from persistq import _fs
 from persistq._folder import names
+from persistq._folder.listing import Listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
+
+    from persistq._folder.identity import Claimer
 
     class Index(Protocol):
         """What a queue makes of the names that wait."""
@@ -59,6 +62,9 @@ _LOCAL_S, _LOCAL_SHARE = 1.0, 50
 _REMOTE_S, _REMOTE_SHARE = 0.25, 20
 # Without any reports: from the first to the second while nothing comes.
 _LISTING_S, _LISTING_IDLE_S = 0.001, 0.05
+# Where not everything is reported, nobody is blind for longer, however long a look took: a
+# server that stood still for some seconds is no large folder.
+_LONGEST_S = 1.5
 
 # A folder's time of modification moves in ticks of some milliseconds: only one that is older
 # than this at the time of a look proves that nothing has come since.
@@ -99,11 +105,6 @@ class _Reports:
         self._poll = select.poll()
         self._poll.register(self.fd, select.POLLIN)
 
-    def distrust(self) -> None:
-        """Have the next call of `refresh` list the folder, whatever the reports say."""
-        self._next_look_s = 0.0
-        self._settled_ns = None
-
     def wait(self, seconds: float) -> None:
         """Sleep until there is a report, or another thread's `wake`, or for so many seconds."""
         if self._alarm is None and threading.active_count() > 1:
@@ -140,12 +141,6 @@ class _Reports:
         self.close()
 
 
-# Files that bear this process's id though it did not claim them, by process id and folder: those
-# that were there at its first look, before any claim of its own. Their owner is dead, for ids
-# come round again.
-_inherited: dict[tuple[int, int, int], set[str]] = {}
-
-
 class Watch:
     """The files that wait in a folder, and its control files, kept up to date.
 
@@ -154,39 +149,47 @@ class Watch:
     Args:
         folder (str): Path of the queue's folder.
         extension (str): The message extension with its leading dot.
-        prefix (str): What this process's claimed files begin with.
+        member (Claimer): By which this process takes part in it.
         index (Index): Told what comes and goes.
-        claimer_start_s (float | None): Where another process claims by way of this one: since
-            when it lives, in seconds since the epoch. Claims that are older are inherited then.
+        ignore_case (bool): Whether the extension counts in other letters, too.
 
     Attributes:
         controls (set[str]): Names of control files, some of them possibly gone.
         controls_changed (bool): Whether one came since the owner last set this to False.
         changes (int): How often something was learnt, other than of this process's own claims.
         unsure (set[str]): Names whose kind of file has not been looked at.
-        inherited (set[str]): Claimed files of a dead process that had this one's id.
+        odd (dict[str, str]): Names that are no message's though they end so, and why.
+        noted (set[str]): Names of messages of which something is written down.
+        intents (set[str]): Names of what says that a group is half way; some possibly gone.
+        careful (bool): Whether a claimed file must be looked at: it may be another thing by now,
+            since not every change is reported here, or have another name left.
+        index (Index): As given.
     """
 
     def __init__(
         self,
         folder: str,
         extension: str,
-        prefix: str,
+        member: Claimer,
         index: Index,
-        claimer_start_s: float | None = None,
+        ignore_case: bool = False,
     ) -> None:
-        self._claimer_start_s = claimer_start_s
         self.folder = folder
         self.controls: set[str] = set()
         self.controls_changed = True
         self.changes = 0
         self.unsure: set[str] = set()
-        self.inherited: set[str] = set()
+        self.odd: dict[str, str] = {}
+        self.noted: set[str] = set()
+        self.intents: set[str] = set()
+        self.careful = True
+        self.index = index
         self._watched: os.stat_result | None = None
         self._extension = extension
-        self._prefix = prefix
-        self._own = os.fsencode(prefix)
-        self._index = index
+        self._ignore_case = ignore_case
+        self._member = member
+        self._prefix = member.prefix
+        self._own = os.fsencode(member.prefix)
         self._reports: _Reports | None = None
         self._refused = False
         self._local = False
@@ -234,7 +237,7 @@ class Watch:
             room (int): How many bytes they might have had.
         """
         self.changes += 1
-        index, extension = self._index, self._extension
+        index, extension = self.index, self._extension
         position, end = 0, len(data)
         while True:
             if self._take_claims(data):
@@ -250,16 +253,21 @@ class Watch:
                     if self._reports is None:
                         return
                     continue
-                if mask & _IS_FOLDER:
-                    continue
                 name = os.fsdecode(data[start:position].rstrip(b"\0"))
-                if name.endswith(names.WIP):
+                if mask & _IS_FOLDER:
+                    index.discard(name)  # of a message that was removed it may take the name
+                elif name.endswith(names.WIP):
                     claimed = names.parse_wip(name)
                     if claimed and not self._strangers and not name.startswith(self._prefix):
-                        index.discard(claimed[2] + extension)
+                        index.discard(names.original_name(claimed[2], extension, self._ignore_case))
                 elif name.startswith("."):
-                    continue
-                elif name.endswith(extension):
+                    if name.startswith(names.NOTE):
+                        self.noted.add(name[len(names.NOTE) :])
+                    elif name.endswith(names.INTENT):
+                        self.intents.add(name)
+                elif name.endswith(extension) or (
+                    self._ignore_case and names.is_message(name, extension, True)
+                ):
                     self.unsure.add(name)
                     index.add(name)
                 elif name.endswith(names.CONTROL):
@@ -279,9 +287,9 @@ class Watch:
     def _take_claims(self, data: bytes) -> bool:
         """Apply reports that are all of claims, as where several consumers are at work."""
         parts = _claims().split(data)
-        if self._strangers or any(parts[::3]):
+        if self._strangers or self._ignore_case or any(parts[::3]):
             return False  # between the matches there is something else
-        own, extension, discard = self._own, self._extension, self._index.discard
+        own, extension, discard = self._own, self._extension, self.index.discard
         for prefix, stem in zip(parts[1::3], parts[2::3]):
             if prefix != own:
                 discard(os.fsdecode(stem) + extension)
@@ -292,11 +300,25 @@ class Watch:
         self.unsure.discard(name)
         try:
             regular = stat.S_ISREG(os.stat(os.path.join(self.folder, name)).st_mode)
-        except OSError:
+        except FileNotFoundError:
             # Gone, or a link to nothing, which may yet come.
             self._dangling = True
             return False
+        except OSError as error:
+            self.pass_over(name, error.strerror or str(error))
+            return False
         return regular
+
+    def pass_over(self, name: str, reason: str) -> None:
+        """Note that a file cannot be had now: it is tried again at the next look.
+
+        Args:
+            name (str): Its name.
+            reason (str): Why.
+        """
+        self.odd[name] = reason
+        self._dangling = True
+        self._settled_ns = None
 
     def _safety_look(self) -> None:
         if self._settled_ns is not None:
@@ -333,68 +355,48 @@ class Watch:
                 _log.info("no reports of changes in %s (%s): it is listed", self.folder, error)
         self._drain()
         settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
-        found: set[str] = set()
-        controls: set[str] = set()
-        inherited: set[str] = set()
-        strangers = dangling = False
-        extension = self._extension
-        with os.scandir(self.folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith("."):
-                    continue
-                if name.endswith(extension):
-                    if entry.is_file():
-                        found.add(name)
-                    elif entry.is_symlink():
-                        dangling = True
-                elif name.endswith(names.WIP):
-                    is_ours = name.startswith(self._prefix) and names.parse_wip(name)
-                    if is_ours and not self._is_younger_claim(entry):
-                        inherited.add(name)
-                elif name.endswith(names.CONTROL):
-                    controls.add(name)
-                else:
-                    strangers = True
-        key = (os.getpid(), status.st_dev, status.st_ino)
-        # The first look of this process decides: whatever bears its id later is its own.
-        if self._claimer_start_s is None:
-            self.inherited = _inherited.setdefault(key, inherited)
-        else:
-            self.inherited = inherited
+        listing = Listing(self.folder, self._extension, self._ignore_case)
+        self._member.renew()
         # Once is enough: a stranger that is gone may still be the subject of a report.
-        self._strangers, self._dangling = self._strangers or strangers, dangling
-        if controls != self.controls:
-            self.controls, self.controls_changed = controls, True
+        self._strangers = self._strangers or listing.others > 0
+        self._dangling = listing.dangling
+        if listing.controls != self.controls:
+            self.controls, self.controls_changed = listing.controls, True
+        self.odd = listing.odd
+        self.noted, self.intents = listing.notes, listing.intents
+        self.careful = not (self._local and _fs.has_kernel_rename())
         self.unsure.clear()
         self.changes += 1
-        self._index.reconcile(found)
+        self.index.reconcile(listing.messages)
         cost_s = time.monotonic() - began_s
         if self._reports is None:
-            pause_s = max(self._idle_s, _REMOTE_SHARE * cost_s)
+            pause_s = min(max(self._idle_s, _REMOTE_SHARE * cost_s), _LONGEST_S)
             self._idle_s = min(self._idle_s * 1.5, _LISTING_IDLE_S)
         elif self._local:
             pause_s = max(_LOCAL_S, _LOCAL_SHARE * cost_s)
         else:
-            pause_s = max(_REMOTE_S, _REMOTE_SHARE * cost_s)
+            pause_s = min(max(_REMOTE_S, _REMOTE_SHARE * cost_s), max(_REMOTE_S, _LONGEST_S))
         self._next_look_s = began_s + cost_s + pause_s
         trusted = self._reports is not None and self._local
-        self._settled_ns = status.st_mtime_ns if trusted and settled and not dangling else None
+        self._settled_ns = (
+            status.st_mtime_ns if trusted and settled and not self._dangling else None
+        )
 
-    def _is_younger_claim(self, entry: os.DirEntry[str]) -> bool:
-        """Tell whether a file was claimed since the other process that claims lives."""
-        if self._claimer_start_s is None:
-            return False
+    def is_elsewhere(self) -> bool:
+        """Tell whether the folder is gone, or another one has its name now.
+
+        A lease keeps the kernel from reporting that: of a file that is open the folder lives on.
+        """
         try:
-            claimed_s = entry.stat(follow_symlinks=False).st_ctime
-        except FileNotFoundError:
+            status = os.stat(self.folder)
+        except OSError:
             return True
-        return claimed_s >= self._claimer_start_s - _processes.YOUNGER_S
+        return self._watched is not None and not os.path.samestat(status, self._watched)
 
     def forget(self, name: str) -> None:
         """Note that a message is claimed: with reports or without, it waits no longer."""
         self._idle_s = _LISTING_S
-        self._index.discard(name)
+        self.index.discard(name)
 
     def distrust(self) -> None:
         """Have the next call of `refresh` list the folder, whatever the reports say."""

@@ -7,9 +7,10 @@ import logging
 import os
 import stat
 
-from persistq import _fs
-from persistq._folder import control, names, recovery
-from persistq._folder.base import _FolderQueue, process_prefix
+from persistq import _fs, _processes
+from persistq._folder import control, identity, names, recovery
+from persistq._folder.base import _FolderQueue, generation
+from persistq._folder.publish import publish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ class WritableFolderQueue(_FolderQueue):
         task_done_directory (str | os.PathLike[str] | None): Where consumers put finished files.
         fsync (bool): Whether `put`, `close` and `fail` return only when all is on stable
             storage, safe against power loss.
+        ignore_case (bool): Whether `A.TSV` is a message where the extension is `.tsv`. The
+            consumers' too.
+        announce (bool): Whether this is a producer that consumers wait for. Not where files come
+            from jobs that come and go, and consumers go on for ever (`ReadableFolderQueue`, with
+            `forever=True`): then no producer is announced, and `close` says nothing.
 
     As a context manager it closes on success and fails on an exception.
     """
@@ -43,11 +49,18 @@ class WritableFolderQueue(_FolderQueue):
         task_done_directory: str | os.PathLike[str] | None = None,
         *,
         fsync: bool = False,
+        ignore_case: bool = False,
+        announce: bool = True,
     ) -> None:
-        super().__init__(path, message_extension, task_done_directory)
         self.fsync = fsync
+        self.announce = announce
         self._closed = False
+        super().__init__(
+            path, message_extension, task_done_directory, ignore_case=ignore_case, sync=fsync
+        )
         self._announce()
+
+    _role = "producer"
 
     def _start_here(self) -> None:
         super()._start_here()
@@ -56,18 +69,30 @@ class WritableFolderQueue(_FolderQueue):
         self._failed = False
 
     def _settings(self) -> dict[str, Any]:
-        return {**super()._settings(), "fsync": self.fsync, "_closed": self._closed}
+        settings = {"fsync": self.fsync, "announce": self.announce, "_closed": self._closed}
+        return {**super()._settings(), **settings}
 
     def _announce(self) -> None:
         if not self._announced:
             with self._lock:
                 if not self._announced:
-                    self._write_control(names.HELO)
+                    # The lease first: a producer that others see is one that can be seen to live.
+                    self._member.hold()
+                    if self.announce:
+                        self._member.producers.add(self._uuid)
+                        self._write_control(names.HELO)
                     self._announced = True
 
-    def _write_control(self, kind: str) -> None:
-        pid, prefix = self._process_id(), process_prefix()
-        control.write(self.path, kind, self._uuid, pid, prefix, sync=self.fsync)
+    def _process_id(self) -> int:
+        """Give the id of the process that produces: this one."""
+        return os.getpid()
+
+    def _write_control(self, kind: str, producer: control.Producer | None = None) -> None:
+        if producer is None:
+            machine = _processes.machine_fqdn()
+            producer = (machine, f"{self._process_id():06d}", self._uuid)
+        staged = self._staged(self.path)
+        control.write(self.path, kind, producer, self._extension, staged, sync=self.fsync)
 
     def put(self, msg: str | os.PathLike[str], copy: bool = False) -> str:
         """Put a file on the queue, under its own name.
@@ -93,7 +118,7 @@ class WritableFolderQueue(_FolderQueue):
             OSError: The file system refuses, for instance because the disk is full; then nothing
                 has changed.
         """
-        if self._pid != os.getpid():
+        if self._generation != generation[0]:
             self._own()
         if self._closed:
             raise ValueError(
@@ -104,7 +129,7 @@ class WritableFolderQueue(_FolderQueue):
         # What os.path.basename does takes three times as long.
         name = source.rpartition("/")[2] if os.sep == "/" else os.path.basename(source)
         extension = self._extension
-        if not name.endswith(extension) or name.startswith("."):
+        if not name.endswith(extension) or name.startswith(".") or self.ignore_case:
             self._refuse(source, name)
         if len(name) > 50 and not names.fits_when_claimed(name, extension):
             raise ValueError(
@@ -149,58 +174,110 @@ class WritableFolderQueue(_FolderQueue):
 
     def _put_move(self, source: str, target: str) -> None:
         if self.fsync:
-            fd = os.open(source, os.O_RDWR)
-            try:
-                _fs.sync_file(fd)
-            finally:
-                os.close(fd)
+            _fs.sync_path(source)
         try:
-            _fs.rename_new(source, target)
+            publish(source, target, self._member)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # Across file systems: published first, so that a kill before the last step leaves
-            # both, and any other leaves the source.
+            self._put_across(source, target)
+
+    def _put_across(self, source: str, target: str) -> None:
+        """Move to another file system."""
+        # Published first, so that a kill before the last step leaves both, and any other leaves
+        # the source.
+        with _fs.file_lock(source) as still_there:
+            if not still_there:  # another putter of this file was quicker, and has just ended
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+            status = os.lstat(source)
+            _fs.refuse_removal(source, status)
             self._put_copy(source, target, keep_times=True)
             if self.fsync:
                 _fs.sync_folder(self.path)
+            self._remove(source, target)
+
+    def _remove(self, source: str, target: str) -> None:
+        """Remove a source whose file has been published; where that is refused, take that back."""
+        try:
             os.unlink(source)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            taken_back = self._staged(self.path)
+            try:
+                os.rename(target, taken_back)
+            except OSError:
+                # A consumer was quicker: then it is put, and to say otherwise would be to have it
+                # put again.
+                _log.warning("%s is on the queue, and its source cannot be removed", source)
+                return
+            os.unlink(taken_back)
+            raise
 
     def _put_link(self, source: str, target: str) -> None:
         """Move a link; a relative one would point to nothing from the queue's folder."""
-        points_to = os.path.join(os.path.dirname(os.path.abspath(source)), os.readlink(source))
+        points_to = os.readlink(source)
+        if os.path.isabs(points_to):
+            try:
+                publish(source, target, self._member)
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        _fs.refuse_removal(source, os.lstat(source))
+        # Of two who move one link, one has this name; it goes with its process.
+        points_to = os.path.join(os.path.dirname(os.path.abspath(source)), points_to)
         os.symlink(points_to, target)  # refuses to overwrite
-        os.unlink(source)
+        self._remove(source, target)
 
     def _put_copy(self, source: str, target: str, *, keep_times: bool) -> None:
         """Copy under a name that no consumer sees, then give the whole copy its own."""
-        import uuid
-
         if os.path.lexists(target):
             # Rather than after a long copy; the rename below is what decides.
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
-        staged = os.path.join(
-            self.path, f"{names.TEMPORARY}{process_prefix()}{uuid.uuid4().hex}.tmp"
-        )
+        staged = self._staged(self.path)
         _fs.stage_copy(source, staged, sync=self.fsync, keep_times=keep_times)
         try:
             _fs.rename_new(staged, target)
         except BaseException:
-            os.unlink(staged)
+            _fs.remove(staged)
             raise
 
-    def close(self) -> None:
+    def close(self, dead: bool = False) -> None:
         """Tell the consumers that this producer puts no more. A second call does nothing.
+
+        Args:
+            dead (bool): Whether to close for those, too, that died before they had: because this
+                producer was started again, and has put what they had not. Until then consumers
+                meet FAILED once no file waits.
 
         Raises:
             OSError: The file system refuses; the queue is still open then.
         """
         self._own()
         with self._lock:
+            if dead:
+                # Before this one's own: killed in between, the rest is still a failure.
+                self._close_for_the_dead()
             if not self._closed:
                 self._announce()
-                self._write_control(names.DONE)
+                if self.announce:
+                    self._write_control(names.DONE)
                 self._closed = True
+                self._part()
+
+    def _close_for_the_dead(self) -> None:
+        producers = control.Producers(self.path)
+        producers.look([name for name in os.listdir(self.path) if control.is_control(name)])
+        for producer in producers.dead(identity.Verdicts(self.path)):
+            said = control.header_of(os.path.join(self.path, producers.open[producer]))
+            machine = str(said.get("machineFQDN", producer[0]))
+            self._write_control(names.DONE, (machine, *producer[1:]))
+
+    def _part(self) -> None:
+        """Stop being a producer: nobody need ask any more whether this one lives."""
+        self._member.producers.discard(self._uuid)
+        self._member.let_go()
 
     def fail(self) -> None:
         """Tell the consumers that this producer failed: they meet FAILED, before waiting files.
@@ -215,6 +292,7 @@ class WritableFolderQueue(_FolderQueue):
             if not self._failed:
                 self._write_control(names.FAILED)
                 self._failed = self._closed = True
+                self._part()
 
     def __enter__(self) -> WritableFolderQueue:
         return self
@@ -231,15 +309,22 @@ class WritableFolderQueue(_FolderQueue):
             self.fail()
 
     def purge_control_messages(self) -> None:
-        """Remove all control files: what producers of earlier runs announced."""
-        recovery.purge_control_messages(self.path)
+        """Remove all control files: what producers of earlier runs announced.
+
+        Where this one was announced, it announces itself anew at the next put or close.
+        """
+        self._own()
+        with self._lock:
+            recovery.purge_control_messages(self.path)
+            self._member.producers.discard(self._uuid)
+            self._announced = False
 
     def reset_processing_files(self) -> None:
         """Give all claimed files their own names back, whichever process claimed them.
 
         A file whose name is taken by now keeps the claimed one, and that is logged.
         """
-        recovery.reset_processing_files(self.path, self._extension)
+        recovery.reset_processing_files(self._member, self.task_done_directory)
 
     def reset(self) -> None:
         """Prepare the folder for a new run, when nobody works on it; the queue is open again.
@@ -263,14 +348,14 @@ class WritableFolderQueue(_FolderQueue):
         with self._lock:
             recovery.purge(self.path)
             self._start_anew()
+            self._member.let_go()
 
     def _start_anew(self) -> None:
         """Become a producer of its own, whom nothing that is still in the folder speaks of."""
+        self._member.producers.discard(self._uuid)
         self._uuid = self._new_uuid()
         self._announced = self._closed = self._failed = False
 
     def _new_uuid(self) -> str:
-        """Give the uuid of a producer that is not known yet."""
-        import uuid
-
-        return str(uuid.uuid4())
+        """Give the uuid of a producer that is not known yet, and whose lease is this process's."""
+        return names.uuid_of_claimer(self._member.digits)

@@ -13,7 +13,7 @@ from collections import Counter
 from persistq import _fs, _lease
 from persistq._journal import failures
 from persistq._journal.codec import line_key
-from persistq._journal.names import COMPLETED, HELD, is_lease_of
+from persistq._journal.names import COMPLETED, HELD, WITHOUT_IDENTITY, is_lease_of
 from persistq._journal.outstanding import Journals, outstanding
 from persistq._journal.run_state import RunState, write_record
 
@@ -149,7 +149,7 @@ def tidy(directory: str, prefix: str, before: str) -> None:
     names = state.names
     gone = list(state.record.get("setAside", ()))
     if gone or before:
-        aside = os.path.join(directory, names.earlier, before or "without-identity")
+        aside = os.path.join(directory, names.earlier, before or WITHOUT_IDENTITY)
         left = []
         try:
             _fs.make_folders(aside)

@@ -16,13 +16,14 @@ import logging
 from collections import Counter
 
 from persistq import _reasons
+from persistq._generic import Generic, Message
 from persistq._journal.codec import line_key
 from persistq._journal.reading import lines_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-    from typing import Any
+    from typing import Any, ClassVar
 
     from persistq._journal.codec import Codec
 
@@ -31,11 +32,11 @@ logger = logging.getLogger("persistq")
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
-class FailedWork:
+class FailedWork(Generic[Message]):
     """A message that was set aside.
 
     Attributes:
-        message (Any): The message; its text as it stands in the journal, where that cannot be
+        message (Message): The message; its text as it stands in the journal, where that cannot be
             turned back into one.
         reason (str): Why, in one line.
         attempts (int): How often it was begun.
@@ -45,12 +46,12 @@ class FailedWork:
     __slots__ = ("attempts", "failed_at", "message", "reason")
 
     def __init__(
-        self, message: Any, reason: str, attempts: int, failed_at: datetime.datetime
+        self, message: Message, reason: str, attempts: int, failed_at: datetime.datetime
     ) -> None:
-        self.message = message
-        self.reason = reason
-        self.attempts = attempts
-        self.failed_at = failed_at
+        self.message: Message = message
+        self.reason: str = reason
+        self.attempts: int = attempts
+        self.failed_at: datetime.datetime = failed_at
 
     def _fields(self) -> tuple[Any, ...]:
         return self.message, self.reason, self.attempts, self.failed_at
@@ -58,7 +59,7 @@ class FailedWork:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FailedWork) and self._fields() == other._fields()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return (
@@ -83,7 +84,7 @@ class FailedLine:
         *self._fields, self.line = text.split(b"\t", 3)
         self.key = line_key(self.line)
 
-    def work(self, codec: Codec) -> FailedWork:
+    def work(self, codec: Codec) -> FailedWork[Any]:
         """Return it as a user is to see it."""
         when, attempts, reason = (field.decode("utf-8", "replace") for field in self._fields)
         try:

@@ -21,7 +21,7 @@ from persistq._journal.lines import place_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from persistq._journal.members import Membership
 
@@ -250,9 +250,18 @@ class JournalFile:
                 self._file.close()
                 self._file = None
 
-    def remove(self) -> None:
-        """Delete the file, for it says nothing that matters any more."""
+    def remove(self, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Delete the file, for it says nothing that matters any more.
+
+        Args:
+            unless (() -> bool): Whether it does. Asked while no other thread can append.
+
+        Returns:
+            bool: False where it does.
+        """
         with self._lock:
+            if unless():
+                return False
             if self._identity is not None:  # it was made, be it open or closed by now
                 try:
                     status = os.stat(self._path)
@@ -262,6 +271,7 @@ class JournalFile:
                     pass  # it is gone already
                 self.close()
                 self._identity = None
+            return True
 
     @property
     def path(self) -> str:

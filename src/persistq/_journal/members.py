@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 
 from persistq import _fs
 from persistq._journal.names import (
@@ -35,14 +36,18 @@ _LOOK_S = 0.05
 # In front of what has ended a process, in its lease.
 ENDED = "ended by "
 
-# Raised whenever this process seals a run, so that its own copies look at once.
-_seals_here = 0
+_memberships: weakref.WeakSet[Membership] = weakref.WeakSet()
 
 
 def a_run_was_sealed() -> None:
     """Let this process's copies of any run look at once whether it is theirs."""
-    global _seals_here
-    _seals_here += 1
+    while True:
+        try:
+            for membership in list(_memberships):
+                membership.next_look_s = 0.0
+            return
+        except RuntimeError:
+            pass  # another thread makes one just now
 
 
 class Membership:
@@ -60,6 +65,7 @@ class Membership:
         names (Names): The names of its files.
         facts (() -> dict[str, Any]): Gives what its lease says besides.
         on_join (() -> None): Called when it has taken a lease.
+        next_look_s (float): From when on, by the monotonic clock, `check` is to be called.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Membership:
         self._ancestors = ancestors
         self._forget()
         _fs.watch_forks(self)
+        _memberships.add(self)
 
     def _forget(self) -> None:
         self._lock = threading.RLock()
@@ -80,8 +87,7 @@ class Membership:
         self._tag = ""
         self._role = COPY
         self._sealed_by: Seal | None = None
-        self._next_look_s = 0.0
-        self._seals_seen = -1
+        self.next_look_s = 0.0
         self._seen: tuple[object, object] = (None, None)
 
     def _after_fork(self) -> None:
@@ -228,7 +234,7 @@ class Membership:
         Raises:
             UpstreamFailureError: It has been carried on.
         """
-        if time.monotonic() < self._next_look_s and self._seals_seen == _seals_here:
+        if time.monotonic() < self.next_look_s and self._sealed_by is None:
             return
         seal = self.sealed_by(look=True)
         if seal is not None:
@@ -245,12 +251,13 @@ class Membership:
             look (bool): Whether to look at the disk now.
         """
         if self._sealed_by is None and look:
-            self._seals_seen = _seals_here
-            self._next_look_s = time.monotonic() + _LOOK_S
+            self.next_look_s = time.monotonic() + _LOOK_S
             seen = (self._stamp(self.names.run), self._stamp(self.names.seal))
             if seen != self._seen:
                 self._sealed_by = self._look_for_seal()
                 self._seen = seen
+            if self._sealed_by is not None:
+                self.next_look_s = 0.0  # nothing is done here any more without being asked
         return self._sealed_by
 
     def _stamp(self, name: str) -> object:

@@ -24,6 +24,7 @@ ROLES = (COPY, MAIN, WORKER, PRODUCER, CLOSED)
 HELD, SETTLED, CHECKED, LEFT = "lease", "settled", "checked", "left"
 
 UNLABELED_PREFIX = "unlabeled_queue"
+WITHOUT_IDENTITY = "without-identity"  # the folder of what a run without one has left
 # So many characters of a run's identity stand in the names of its leases.
 _SHORT = 8
 

@@ -204,7 +204,7 @@ def _when_over(attempt: Callable[[], _Result | list[Member]], prefix: str) -> _R
         if not isinstance(result, list):
             return result
         if time.monotonic() > deadline_s:
-            raise _still_alive(result, prefix)
+            raise _still_alive(result, prefix) if result else _is_locked(prefix)
         time.sleep(_LOOK_S)
 
 
@@ -221,6 +221,14 @@ def _still_alive(living: Sequence[Member], prefix: str) -> PreviousRunActiveErro
         f"the run of {prefix!r} in {os.path.dirname(living[0].path)!r} is still alive: "
         f"{', '.join(who)}. Expected it to have ended, since its work would be done twice. Wait "
         "for it, or end these processes, and start again."
+    )
+
+
+def _is_locked(prefix: str) -> PreviousRunActiveError:
+    return PreviousRunActiveError(
+        f"another process has locked the directory of {prefix!r} for {_WAIT_S:.0f} seconds: "
+        "another start of the same job, or one that was stopped. Expected one start at a time: "
+        "wait for it, or end it, and start again."
     )
 
 
@@ -272,7 +280,9 @@ class _Start:
             folders[os.path.realpath(self.previous)] = self.previous
         with ExitStack() as locks:
             for real in sorted(folders):  # in one order, or two that swap them wait for ever
-                locks.enter_context(_fs.folder_lock(real))
+                # Somebody who has it may be stopped, or be another start: no reason to hang.
+                if not locks.enter_context(_fs.folder_lock(real, wait=not self.is_restart)):
+                    return RunState(folders[real], self.prefix).living()
             here = RunState(self.current, self.prefix)
             if not self.is_restart:
                 return self._join_or_begin(here)
@@ -284,7 +294,8 @@ class _Start:
             if living:
                 return living
             if there is not None and there.seal is not None:
-                if not self._is_pair(here, there.seal):
+                # What the current run has carried may have gone on from there meanwhile.
+                if here.seal is not None or not self._is_pair(here, there.seal):
                     return _carried_elsewhere(there, there.seal, self.prefix)
                 sources = []
             else:

@@ -14,10 +14,10 @@ from persistq._journal.journal_file import JournalFile
 from persistq._journal.names import COMPLETED, STARTED, WORKER
 from persistq._journal.run_state import RunState
 from persistq._queue import orphans
-from persistq._queue.in_hand import InHand
+from persistq._queue.in_hand import Hand, InHand
 from persistq._queue.in_transit import living_in_transit
+from persistq._queue.lookout import Lookout
 from persistq._sentinels import DONE, FAILED, Sentinel
-from persistq.exceptions import UpstreamFailureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ logger = logging.getLogger("persistq")
 # How long a message may be on its way from another process, before what the queue counts as
 # waiting is taken to be lost with that process.
 _IN_FLIGHT_S = 1.0
-# How often a process that waits for messages looks whether its producers live.
-_PRODUCERS_S = 1.0
 _SHOWN = 3
 
 
@@ -79,16 +77,12 @@ class Consumer:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._is_announced = False
-        self._watch: orphans.Watch | None = None
-        self._is_orphaned = False
         self._taken_over: deque[bytes] = deque()
         self._ends_owed = 0  # DONEs that were met, and not yet handed out
         self.in_hand = InHand()
-        self._generation = 0
-        self._idle_since_s: float | None = None
-        self._next_producers_s = 0.0
-        self._has_settled = False
+        self._lookout = Lookout(
+            self._membership, self._transport, self._prefix, self.in_hand.is_anybody_taking
+        )
         # The threads that have taken messages here.
         self.threads: set[threading.Thread] = set()
         self._local = threading.local()
@@ -106,152 +100,81 @@ class Consumer:
             if message is not None:
                 return message[0]
         try:
-            flags = self._local.flags
+            hand = self._local.hand
         except AttributeError:
-            flags = self._announce()
-        membership = self._membership
+            hand = self._announce()
+        flags, membership = hand.flags, self._membership
         deadline_s = None if timeout is None else time.monotonic() + timeout
         while True:
-            if membership is not None:
-                membership.check()
-            if self._is_orphaned:
-                raise self._orphaned()
-            self._generation = generation = self._generation % 255 + 1
+            if self._lookout.is_orphaned:
+                raise self._lookout.orphaned()
+            if membership is not None and not membership.next_look_s:
+                membership.check()  # somebody knows already that the run was carried on
+            if hand.last is not None or self.in_hand.others:
+                flags[2] = block and timeout is None and orphans.is_alone()
+            hand.generation = flags[0] = hand.generation % 255 + 1
             try:
                 # From here until it is recorded, what this thread may have taken is its own.
-                if self.in_hand.count:
-                    flags[2] = block and timeout is None and orphans.is_alone()
-                flags[0] = generation
                 taken = self._transport.get(block, timeout)
                 if taken is not None and type(taken[0]) is not Sentinel:
                     if membership is not None:
                         # Stopped for long, it may have woken up in a run that was carried on.
-                        membership.check()
-                        self._record(taken, membership)
-                    self._idle_since_s = None
+                        if time.monotonic() >= membership.next_look_s:
+                            membership.check()
+                        if taken[1] is not None and hand.last is None and self._started is None:
+                            hand.last = taken  # as in _record, without a call
+                        else:
+                            self._record(hand, taken)
                     return taken[0]
             except Empty:
-                self._look_around()
+                self._lookout.look_around()
                 raise
             finally:
                 flags[0] = 0
-                flags[2] = 0
+                if flags[2]:
+                    flags[2] = 0
             if taken is None:
-                sentinel = self._look_around()
+                sentinel = self._lookout.look_around()
                 if sentinel is not None:
                     return sentinel
             elif taken[0] is FAILED:
                 return FAILED
             else:
-                self._ends_owed += 1
+                with self._lock:
+                    self._ends_owed += 1
                 message = self._get_at_the_end()
                 if message is not None:
                     return message[0]
             if deadline_s is not None:
                 timeout = max(deadline_s - time.monotonic(), 0)
 
-    def _announce(self) -> Any:
+    def _announce(self) -> Hand:
         """Before a thread's first message: be seen to live, and watch that the parent does."""
         with self._lock:
             if self._membership is not None:
                 self._membership.join(WORKER)
-            if orphans.is_worker() and (self._watch is None or not self._watch.is_alive()):
-                wake = self._transport.waker()
-                if wake is not None:
-                    try:
-                        self._watch = orphans.Watch(self._has_reason_to_wake, wake)
-                    except RuntimeError as error:
-                        self._transport.look_around_yourself()
-                        logger.warning("no thread can be started that watches the run: %s", error)
+            self._lookout.begin()
             self.threads = {t for t in self.threads if t.is_alive()} | {threading.current_thread()}
-        self._local.flags = flags = self._transport.flags()
-        return flags
+        self._local.hand = hand = self.in_hand.new_hand(self._transport.flags())
+        return hand
 
-    def _record(self, taken: tuple[Any, bytes | None], membership: Membership) -> None:
+    def _record(self, hand: Hand, taken: tuple[Any, bytes | None]) -> None:
         message, line = taken
         try:
             if line is None:
                 line = self._codec.encode(message)
+            # In hand first: a thread that meets the end removes the record of what was begun where
+            # nothing is in hand.
+            if hand.last is None:
+                hand.last = (message, line)
+            else:
+                self.in_hand.take(hand, message, line)
             if self._started is not None:
                 # Killed before this: the message was taken, and is in no living worker's hand.
                 self._started.append(line + b"\n")
         except Exception as error:
             # Whatever it is, the message is here, and its work can be done.
             logger.warning("cannot record that %r was begun: %s", message, error)
-        if line is not None:
-            self.in_hand.add(message, line)
-
-    # --- looking around -------------------------------------------------------------------
-
-    def _has_reason_to_wake(self) -> bool:
-        if self._is_orphan():
-            self._is_orphaned = True
-            return True
-        membership = self._membership
-        if membership is not None and membership.sealed_by(look=True) is not None:
-            return True
-        if self._transport.has_ended():
-            return True
-        return self._idle_since_s is not None and self._has_failed_producers()
-
-    def _is_orphan(self) -> bool:
-        answer = None if self._membership is None else self._membership.is_orphan()
-        return orphans.has_lost_parent() if answer is None else answer
-
-    def _look_around(self) -> Sentinel | None:
-        """Nothing came: see whether something will, and return FAILED where that is known."""
-        if self._idle_since_s is None:
-            self._idle_since_s = time.monotonic()
-        if self._transport.crosses_processes and orphans.is_worker():
-            if not self._is_orphaned and self._watch is None:
-                self._is_orphaned = self._is_orphan()
-            if self._is_orphaned:
-                raise self._orphaned()
-        if self._membership is not None:
-            self._membership.check()
-        if self._has_failed_producers():
-            self._transport.tell_failed()
-            return FAILED
-        return None
-
-    def _has_failed_producers(self) -> bool:
-        """Tell whether so many producers have died that the end will never come."""
-        membership, now_s = self._membership, time.monotonic()
-        if membership is None or now_s < self._next_producers_s or not self._is_quiet():
-            return False
-        try:
-            state = RunState(membership.directory, self._prefix)
-            dead = recovery.dead_producers(state)
-            if not dead:
-                return False
-            closed = self._transport.number_closed()
-            alive = len(recovery.living_producers(state))
-            wanted = self._transport.number_of_producers
-            if closed + alive >= wanted or closed + len(dead) < wanted:
-                return False
-        except OSError:
-            return False
-        finally:
-            took_s = time.monotonic() - now_s
-            self._next_producers_s = now_s + max(_PRODUCERS_S, took_s * 50)
-        if not self._is_quiet():
-            return False
-        who = ", ".join(f"process {member.name.pid}" for member in dead)
-        logger.error("queue %r: a producer has died without closing: %s", self._prefix, who)
-        return True
-
-    def _is_quiet(self) -> bool:
-        try:
-            return self._transport.empty()
-        except NotImplementedError:
-            return True
-
-    def _orphaned(self) -> UpstreamFailureError:
-        orphans.let_other_queues_go()
-        return UpstreamFailureError(
-            f"queue {self._prefix!r}: the process that started this worker has died, so nobody "
-            "waits for its work. Start the job again: what was not completed is outstanding."
-        )
 
     # --- the end --------------------------------------------------------------------------
 
@@ -265,8 +188,7 @@ class Consumer:
                 self._taken_over.extend(self._take_over())
                 if not self._taken_over:
                     self._ends_owed -= 1
-                    if not self.in_hand.count:
-                        self.forget_started()
+                    self.forget_started()
                     return (DONE,)
 
     def _next_taken_over(self) -> tuple[Any] | None:
@@ -278,7 +200,11 @@ class Consumer:
                 except Exception as error:
                     logger.error("%r, of a dead worker, is left outstanding: %s", line, error)
                     continue
-                self.in_hand.add(message, line)
+                try:
+                    hand = self._local.hand
+                except AttributeError:
+                    hand = self._announce()
+                self.in_hand.take(hand, message, line)
                 return (message,)
         return None
 
@@ -350,10 +276,23 @@ class Consumer:
         if self.completed is None:
             self._transport.task_done()
             return
-        line = self.line_to_complete(obj)
+        try:
+            hand = self._local.hand
+            last = hand.last
+        except AttributeError:
+            last = None
+        if last is None or last[0] is not obj:
+            self.task_done_many([obj])
+            return
         # Killed before this: the work is done again by the next run. Behind it: it is not.
-        self.completed.append(line + b"\n")
-        self.tell_done([(obj, line)], self.completed, [line])
+        self.completed.append(last[1] + b"\n")
+        try:
+            self._transport.task_done()
+        except ValueError:
+            if not self._has_deaths():
+                self.completed.withdraw([last[1]])
+                raise
+        hand.last = None
 
     def task_done_many(self, objs: Iterable[Any]) -> None:
         """Do the same for a batch, with one write. See `PersistentQueue.task_done_many`."""
@@ -461,19 +400,22 @@ class Consumer:
             return False
         if self.has_work and not give_up and not orphans.is_alone():
             return False  # another thread may be about to complete it
-        if not self.has_work:
-            self.forget_started()
-        elif self._started is not None:
+        if not self.forget_started() and self._started is not None:
             self._started.close()
         if self.completed is not None:
             self.completed.close()
         self._local = threading.local()
         return True
 
-    def forget_started(self) -> None:
-        """Remove the record of what was begun: nothing is in hand, so it says nothing."""
-        if self._started is not None:
-            self._started.remove()
+    def forget_started(self) -> bool:
+        """Remove the record of what was begun where nothing is in hand, so that it says nothing."""
+        return self._started is not None and self._started.remove(unless=lambda: self.has_work)
+
+    def close_files(self) -> None:
+        """Close the files; they are opened again when they are needed."""
+        for file in (self.completed, self._started):
+            if file is not None:
+                file.close()
 
     def give_up(self) -> bool:
         """Let go of what is in hand; return whether there was anything."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from persistq import _lease
 from persistq._journal.names import COPY, MAIN, WORKER
 from persistq._journal.run_state import RunState
 from persistq._queue import orphans
@@ -12,6 +13,8 @@ from persistq.exceptions import PersistqError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from persistq._journal.members import Membership
     from persistq._journal.run_state import Member
     from persistq._queue.consumer import Consumer
@@ -28,6 +31,64 @@ def is_desertion(error: BaseException | None) -> bool:
     return getattr(error, "is_desertion", False)
 
 
+class _Takers:
+    """Tells whether somebody takes messages, or may begin to."""
+
+    def __init__(self) -> None:
+        # Processes that have not begun to take, and since when they have been seen.
+        self._loading: dict[int, float] = {}
+        # What was there before the queue, such as the server of a multiprocessing manager, is none
+        # of its workers; where it is handed a copy all the same, that has a lease.
+        self._older = set(orphans.living_children())
+
+    def are_among(self, living: Iterable[Member]) -> bool:
+        """Tell whether one of these is a worker, or may become one, or a child may."""
+        now_s = time.monotonic()
+        children = set(orphans.living_children())
+        self._older &= children  # ids come round again
+        loading = children - self._older
+        for member in living:
+            if member.name.role in (WORKER, MAIN):
+                return True
+            if member.name.role == COPY:
+                loading.add(member.name.pid)
+        self._loading = {pid: self._loading.get(pid, now_s) for pid in loading}
+        return any(now_s - since_s < _LOADING_S for since_s in self._loading.values())
+
+
+class OtherProcesses:
+    """Tells at a process's end whether another one takes messages, or may begin to.
+
+    Holds nothing of the queue, which may be garbage by then.
+
+    Args:
+        directory (str): The run's directory.
+        prefix (str): The queue's prefix.
+        run (str): The run's identity.
+    """
+
+    def __init__(self, directory: str, prefix: str, run: str) -> None:
+        self._place = (directory, prefix)
+        self._run = run
+        self._takers = _Takers()
+
+    def take(self) -> bool:
+        """Tell whether somebody lives who takes messages, or may begin to.
+
+        Raises:
+            OSError: The run's directory cannot be looked at.
+        """
+        state = RunState(*self._place)
+        if state.run != self._run:
+            return False  # carried on: what is left here is done there
+        living = [
+            member
+            for member in state.members_of_run()
+            if not _lease.is_mine(member.path) and member.is_dead() is not True
+        ]
+        return self._takers.are_among(living)
+
+
 class Desertion:
     """Tells since when nobody is there who takes messages, or may begin to.
 
@@ -40,8 +101,7 @@ class Desertion:
         self._membership = membership
         self._consumer = consumer
         self._since_s: float | None = None
-        # Processes that have not begun to take, and since when they have been seen.
-        self._loading: dict[int, float] = {}
+        self._takers = _Takers()
 
     def begin(self) -> None:
         """Begin to wait anew."""
@@ -70,18 +130,10 @@ class Desertion:
         Raises:
             OSError: The run's directory cannot be looked at.
         """
-        now_s = time.monotonic()
         here = threading.current_thread()
         if any(t is not here and t.is_alive() for t in self._consumer.threads):
             return True
-        loading = set(orphans.living_children())
-        for member in self.living():
-            if member.name.role in (WORKER, MAIN):
-                return True
-            if member.name.role == COPY:
-                loading.add(member.name.pid)
-        self._loading = {pid: self._loading.get(pid, now_s) for pid in loading}
-        return any(now_s - since_s < _LOADING_S for since_s in self._loading.values())
+        return self._takers.are_among(self.living())
 
     def living(self) -> list[Member]:
         """Return who else of the run lives, or may."""

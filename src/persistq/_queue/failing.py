@@ -160,7 +160,7 @@ class Failing:
         state = self._state()
         return failures.undecided(state.failed, state.resolved)
 
-    def list_work(self) -> list[FailedWork]:
+    def list_work(self) -> list[FailedWork[Any]]:
         """Return what is set aside, as a user is to see it."""
         return [record.work(self._codec) for record in self.undecided()]
 
@@ -169,18 +169,25 @@ class Failing:
         records = self.undecided()
         if messages is None:
             return records
-        wanted = Counter(line_key(self._line_of(message)) for message in messages)
+        wanted: Counter[bytes] = Counter()
+        # By when, since a message that cannot be read has no line of its own.
+        works: dict[Any, list[FailedWork]] = {}
+        for message in messages:
+            if isinstance(message, failures.FailedWork):
+                works.setdefault(message.failed_at, []).append(message)
+            else:
+                wanted[line_key(self._codec.encode(message))] += 1
         chosen = []
         for record in records:
             if wanted[record.key] > 0:
                 wanted[record.key] -= 1
                 chosen.append(record)
+            elif works:
+                work = record.work(self._codec)
+                if work in works.get(work.failed_at, ()):
+                    works[work.failed_at].remove(work)
+                    chosen.append(record)
         return chosen
-
-    def _line_of(self, message: Any) -> bytes:
-        if isinstance(message, failures.FailedWork):
-            message = message.message
-        return self._codec.encode(message)
 
     def decide(self, records: list[FailedLine], begin_anew: bool) -> None:
         """Record that somebody has decided of messages set aside.

@@ -11,30 +11,81 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class Hand:
+    """What one thread has taken last, if it has it still: the common case, and the fast one.
+
+    Attributes:
+        flags (Any): The bytes by which this thread tells others what it is just doing.
+        last (tuple[Any, bytes] | None): A message and its journal line.
+        generation (int): The number that this thread takes messages by: another one each time.
+        thread (threading.Thread): Whose it is.
+    """
+
+    __slots__ = ("flags", "generation", "last", "thread")
+
+    def __init__(self, flags: Any) -> None:
+        self.flags = flags
+        self.generation = 0
+        self.thread = threading.current_thread()
+        self.last: tuple[Any, bytes] | None = None
+
+
 class InHand:
     """The messages that one copy of a queue has handed out and that are not completed.
 
     A message is known as the very object that was handed out, however it was changed since; any
-    other object by the line that it would have in the journal. Safe to use from several threads.
+    other object by the line that it would have in the journal. Safe to use from several threads:
+    each changes its own `Hand` alone, and all else under a lock.
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._hands: list[Hand] = []
         self._by_key: dict[bytes, list[tuple[Any, bytes]]] = {}
         self._key_of: dict[int, bytes] = {}  # by the identity of what was handed out
-        self.count = 0
+        self.others = 0  # how many are in no thread's `last`
 
-    def add(self, message: Any, line: bytes) -> None:
-        """Note that a message is handed out, with its journal line."""
+    def new_hand(self, flags: Any) -> Hand:
+        """Return what a thread keeps what it takes in."""
+        hand = Hand(flags)
+        with self._lock:
+            # A new list, for those that look without the lock. Of threads that have ended, what
+            # they had taken is still in hand.
+            kept = [h for h in self._hands if h.last is not None or h.thread.is_alive()]
+            self._hands = [*kept, hand]
+        return hand
+
+    @property
+    def count(self) -> int:
+        """How many messages are in hand."""
+        return self.others + sum(hand.last is not None for hand in self._hands)
+
+    def is_anybody_taking(self) -> bool:
+        """Tell whether a thread of this process waits for a message, or is just taking one."""
+        return any(hand.flags[0] for hand in self._hands)
+
+    def take(self, hand: Hand, message: Any, line: bytes) -> None:
+        """Note that a thread is handed a message, with its journal line."""
+        with self._lock:
+            # Looked at under the lock: another thread may just have completed it.
+            before = hand.last
+            if before is not None:
+                self._keep(*before)
+            hand.last = (message, line)
+
+    def _keep(self, message: Any, line: bytes) -> None:
         key = line_key(line)
         with self._lock:
             self._by_key.setdefault(key, []).append((message, line))
             self._key_of[id(message)] = key
-            self.count += 1
+            self.others += 1
 
     def line_of(self, message: Any) -> bytes | None:
         """Return the line of a message that was handed out as this object; None for another."""
         with self._lock:
+            for last in [hand.last for hand in self._hands]:
+                if last is not None and last[0] is message:
+                    return last[1]
             key = self._key_of.get(id(message))
             if key is not None:
                 for taken, line in self._by_key[key]:
@@ -44,30 +95,43 @@ class InHand:
 
     def has(self, line: bytes) -> bool:
         """Tell whether a message equal to that of a line is in hand."""
-        return line_key(line) in self._by_key
+        return self.how_many(line_key(line)) > 0
 
     def how_many(self, key: bytes) -> int:
         """Return how many messages with a line of this key are in hand."""
-        return len(self._by_key.get(key, ()))
+        lasts = [hand.last for hand in self._hands]
+        count = sum(last is not None and line_key(last[1]) == key for last in lasts)
+        return count + len(self._by_key.get(key, ()))
 
     def remove(self, message: Any, line: bytes) -> None:
         """Note that a message is not in hand any more; nothing where it never was."""
         key = line_key(line)
         with self._lock:
-            taken = self._by_key.get(key)
-            if not taken:
-                return
-            index = next((n for n, pair in enumerate(taken) if pair[0] is message), 0)
-            gone, _ = taken.pop(index)
-            if all(other is not gone for other, _ in taken):
-                self._key_of.pop(id(gone), None)
-            if not taken:
-                del self._by_key[key]
-            self.count -= 1
+            for same in (True, False):  # the object itself, before one that equals it
+                for hand in self._hands:
+                    last = hand.last
+                    if last is not None and (
+                        last[0] is message if same else line_key(last[1]) == key
+                    ):
+                        hand.last = None
+                        return
+                taken = self._by_key.get(key, [])
+                for index, (other, _) in enumerate(taken):
+                    if other is message or not same:
+                        self._drop(key, taken, index)
+                        return
+
+    def _drop(self, key: bytes, taken: list[tuple[Any, bytes]], index: int) -> None:
+        gone, _ = taken.pop(index)
+        if all(other is not gone for other, _ in taken):
+            self._key_of.pop(id(gone), None)
+        if not taken:
+            del self._by_key[key]
+        self.others -= 1
 
     def some(self, count: int) -> list[Any]:
         """Return some of the messages, to be named."""
         with self._lock:
-            return [pair[0] for taken in list(self._by_key.values())[:count] for pair in taken][
-                :count
-            ]
+            found = [hand.last[0] for hand in self._hands if hand.last is not None]
+            found += [pair[0] for taken in self._by_key.values() for pair in taken[:count]]
+            return found[:count]

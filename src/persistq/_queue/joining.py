@@ -8,6 +8,8 @@ and saying so. So once somebody has died, the journals are asked.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
 from collections import Counter, deque
 from queue import Full
@@ -33,6 +35,8 @@ logger = logging.getLogger("persistq")
 _LOOK_S = 0.5
 # A look that reads long journals takes at most this part of the time.
 _PART = 0.1
+# Journals of this size are read in a tenth of a second or two, by measurement.
+_QUICK_BYTES = 4_000_000
 
 
 class Joiner:
@@ -67,6 +71,8 @@ class Joiner:
         self._to_put_back: deque[bytes] = deque()  # what the queue has had no room for
         self._unreadable: Counter[bytes] = Counter()  # what cannot be put on the queue at all
         self._next_look_s = 0.0
+        self._looker: threading.Thread | None = None
+        self._is_all_done = False
 
     def join(self, is_closed: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until all messages are done; what dead workers had in hand goes to the living.
@@ -90,23 +96,64 @@ class Joiner:
             left_s = _LOOK_S if deadline_s is None else max(deadline_s - time.monotonic(), 0)
             if self._transport.join(min(left_s, _LOOK_S)):
                 return True
-            now_s = time.monotonic()
-            if deadline_s is not None and now_s >= deadline_s:
-                return False
-            if now_s >= self._next_look_s:
-                if self._look(is_closed()):
+            # Before the time is up: who waits a moment at a time must be helped, too.
+            if time.monotonic() >= self._next_look_s:
+                if self._look_in_time(is_closed(), deadline_s):
                     return True
                 if deadline_s is None:
                     self._check_deserted()
+            if deadline_s is not None and time.monotonic() >= deadline_s:
+                return False
+
+    def _look_in_time(self, is_closed: bool, deadline_s: float | None) -> bool:
+        """See to the dead, but wait for that no longer than a timeout allows.
+
+        Reading long journals takes its time. Then a thread does it, and whoever joins next finds
+        what it has found.
+        """
+        if deadline_s is None or (self._looker is None and self._takes_a_moment()):
+            return self._look(is_closed)
+        if self._looker is None:
+            self._looker = threading.Thread(
+                target=self._look, args=(is_closed,), name="persistq-look", daemon=True
+            )
+            try:
+                self._looker.start()
+            except RuntimeError:
+                self._looker = None  # no thread to be had
+                return self._look(is_closed)
+        self._looker.join(max(deadline_s - time.monotonic(), 0.001))
+        if self._looker.is_alive():
+            return False
+        self._looker = None
+        return self._is_all_done
+
+    def _takes_a_moment(self) -> bool:
+        membership = self._membership
+        if membership is None:
+            return True
+        try:
+            with os.scandir(membership.directory) as entries:
+                size = sum(entry.stat().st_size for entry in entries)
+        except OSError:
+            return True
+        return size < _QUICK_BYTES
 
     def _look(self, is_closed: bool) -> bool:
         """See to the dead; return whether all is done."""
+        self._is_all_done = self._look_now(is_closed)
+        return self._is_all_done
+
+    def _look_now(self, is_closed: bool) -> bool:
         membership, failing = self._membership, self._failing
         if membership is None or failing is None:
             return False
         began_s = time.monotonic()
         try:
-            with _fs.folder_lock(membership.directory):
+            # Somebody else who has the lock may be stopped, and this has a time to keep.
+            with _fs.folder_lock(membership.directory, wait=False) as is_ours:
+                if not is_ours:
+                    return False
                 state = RunState(membership.directory, self._prefix)
                 if state.run != membership.run:
                     membership.check()

@@ -130,12 +130,14 @@ class Known:
 
     def add_file(self, path: str) -> None:
         """Pass over, from now on, what stands in a file of requeued work."""
-        self._path, self.is_any = path, True
+        with self._lock:
+            self._path, self.is_any = path, True
 
     def add_lines(self, lines: Iterable[bytes]) -> None:
         """Pass over lines, from now on."""
-        self._lines.update(map(line_key, lines))
-        self.is_any = self.is_any or bool(self._lines)
+        with self._lock:
+            self._lines.update(map(line_key, lines))
+            self.is_any = self.is_any or bool(self._lines)
 
     def passes_over(self, line: bytes) -> bool:
         """Tell whether a message is known already, and count it as passed over if so.

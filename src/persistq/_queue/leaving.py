@@ -55,6 +55,7 @@ class Leaving:
         self._consumer = consumer
         self._producer = producer
         self._failing = failing
+        self._exit_status = 0
 
     def prepare(self) -> None:
         """See to it that this copy leaves when it ends, or its process does."""
@@ -63,6 +64,10 @@ class Leaving:
         # and behind the moment (-5) at which all that was put is in the pipe.
         util.Finalize(queue, self._fail_unclosed, exitpriority=10)
         util.Finalize(queue, self.leave, exitpriority=-20)
+        orphans.on_exit_status(self._note_exit_status)
+
+    def _note_exit_status(self, status: int) -> None:
+        self._exit_status = status
 
     def _fail_unclosed(self) -> None:
         """At the main process's end: let nobody wait behind its traceback for ever."""
@@ -95,16 +100,27 @@ class Leaving:
 
     def leave(self) -> None:
         """End this copy's part in the run."""
+        self._leave()
+        # Not left to the collector of garbage, which warns of files.
+        self._producer.close_files()
+        self._consumer.close_files()
+        self._failing.close()
+
+    def _leave(self) -> None:
         membership = self._membership
         if not membership.is_in:
             return
         error = sys.exc_info()[1]
+        if isinstance(error, SystemExit) and not error.code:
+            error = None
         owes = self._consumer.has_work
         if membership.role == PRODUCER and not self._producer.is_closed:
-            owes = owes or error is not None or self._transport.number_of_producers > 1
-        why = f"{type(error).__name__}: {error}" if error is not None else ""
-        if not self._consumer.has_work:
-            self._consumer.forget_started()
+            has_failed = error is not None or self._exit_status != 0
+            owes = owes or has_failed or self._transport.number_of_producers > 1
+        why = f"exit status {self._exit_status}" if self._exit_status else ""
+        if error is not None:
+            why = f"{type(error).__name__}: {error}"
+        self._consumer.forget_started()
         membership.leave(owes, why=why.replace("\n", " ")[:500])
 
     def dispose(self, give_up: bool = False) -> None:

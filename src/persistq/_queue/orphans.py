@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import weakref
 from multiprocessing import process, queues, util
@@ -84,21 +85,51 @@ def let_other_queues_go() -> None:
             finalizer.cancel()
 
 
+def on_exit_status(tell: Callable[[int], object]) -> None:
+    """Have a child's exit status told while it ends, where its error is not to be seen by then.
+
+    From Python 3.13 on, what a child does at its exit is done when the exception that has ended it
+    is forgotten. The exit status is still in the frame of `multiprocessing` that ends its threads.
+
+    Args:
+        tell ((status: int) -> object): A method; it is not kept alive.
+    """
+    register = getattr(threading, "_register_atexit", None)
+    if register is None or sys.version_info < (3, 13):
+        return  # (A spawned child that just unpickles a queue does not look like one yet.)
+    method = weakref.WeakMethod(tell)
+    ends = process.BaseProcess._bootstrap.__code__
+
+    def look() -> None:
+        call, frame = method(), sys._getframe()
+        while call is not None and frame is not None:
+            if frame.f_code is ends and isinstance(frame.f_locals.get("exitcode"), int):
+                call(frame.f_locals["exitcode"])
+                return
+            frame = frame.f_back
+
+    try:
+        register(look)
+    except RuntimeError:
+        pass  # it is ending already
+
+
 class Watch:
     """A thread that looks once a second whether there is a reason to wake this process.
 
     Args:
         look (() -> bool): Whether there is one.
-        wake (() -> None): Makes a sleeping `get` look around. Whoever it wakes does, and another
-            process may be the first, so this goes on until the reason is gone.
+        wake ((() -> None) | None): Makes a sleeping `get` look around. Whoever it wakes does, and
+            another process may be the first, so this goes on until the reason is gone. None where
+            it looks by itself.
 
     Raises:
         RuntimeError: No thread can be started.
     """
 
-    def __init__(self, look: Callable[[], bool], wake: Callable[[], None]) -> None:
+    def __init__(self, look: Callable[[], bool], wake: Callable[[], None] | None) -> None:
         self._look = weakref.WeakMethod(look)
-        self._wake = weakref.WeakMethod(wake)
+        self._wake = weakref.WeakMethod(wake) if wake is not None else None
         self._thread = threading.Thread(target=self._run, name="persistq-watch", daemon=True)
         self._thread.start()
 
@@ -110,11 +141,11 @@ class Watch:
         pause = threading.Event()
         while True:
             pause.wait(_LOOK_S)
-            look, wake = self._look(), self._wake()
-            if look is None or wake is None:
+            look, wake = self._look(), self._wake() if self._wake is not None else None
+            if look is None or (wake is None and self._wake is not None):
                 return
             try:
-                if look():
+                if look() and wake is not None:
                     wake()
             except (OSError, ValueError):
                 return  # the queue is closed

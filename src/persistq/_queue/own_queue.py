@@ -77,7 +77,8 @@ class OwnQueue:
         # A call less for each message.
         self._has_news = board.has_news
         self.put = carrier.put_bytes
-        self.task_done = carrier.task_done
+        self.task_done = carrier.tasks.finish
+        self._get_bytes = carrier.get_bytes
         self.join = carrier.join
         self.token = board.token
         self.flags = board.flags
@@ -186,7 +187,10 @@ class OwnQueue:
         self, count: int, source: Iterator[list[Any]]
     ) -> tuple[int, BaseException | None]:
         """Put so many, which are read only as they are needed."""
-        return self.carrier.send_source(count, source)
+        try:
+            return self.carrier.send_source(count, source)
+        except BaseException as error:
+            return 0, error
 
     # --- the end --------------------------------------------------------------------------
 
@@ -235,14 +239,19 @@ class OwnQueue:
             sentinel = self._sentinel_when_empty()
             if sentinel is not None:
                 return self._get_before(sentinel)
-        if block and timeout is None and self._looks_around:
+        if timeout is None and self._looks_around and block:
             try:
-                data = self.carrier.get_bytes(True, _LOOK_AROUND_S)
+                data = self._get_bytes(True, _LOOK_AROUND_S)
             except Empty:
                 return None
         else:
-            data = self.carrier.get_bytes(block, timeout)
-        return None if data is None else self._unpack(data)
+            data = self._get_bytes(block, timeout)
+        if data is None:
+            return None
+        if data[0] == _LINE_BYTE:  # as in _unpack, without a call
+            line = data[1:]
+            return _decode(line), line
+        return self._unpack(data)
 
     def _get_before(self, sentinel: Sentinel) -> tuple[Any, bytes | None]:
         """Take a message that still waits, or the sentinel where none does."""
@@ -287,11 +296,10 @@ class OwnQueue:
         where the workers have died and more was put than the pipe holds.
 
         Args:
-            is_read (() -> bool): Whether somebody lives who may take messages.
+            is_read (() -> bool): Whether somebody lives who may take messages. It is kept as long
+                as the carrier is, so it must not hold that.
         """
-        # Behind the moment (0) at which multiprocessing has joined this process's children, and
-        # before the one (-5) at which the carrier waits.
-        util.Finalize(self.carrier, _leave_unread, args=(self.carrier, is_read), exitpriority=-4)
+        _leave_unread_at_exit(self.carrier, self.carrier._feeder, is_read)
 
     def qsize(self) -> int:
         """Return the number of messages that wait."""
@@ -327,10 +335,21 @@ def _is_said_by_line(message: Any) -> bool:
     return kind is str or (kind is tuple and _STR.issuperset(map(type, message)))
 
 
-def _leave_unread(carrier: Carrier, is_read: Callable[[], bool]) -> None:
+def _leave_unread_at_exit(
+    carrier: Carrier | None, feeder: Feeder, is_read: Callable[[], bool]
+) -> None:
+    # Behind the moment (0) at which multiprocessing has joined this process's children, and
+    # before the one (-5) at which the carrier waits.
+    util.Finalize(carrier, _leave_unread, args=(feeder, is_read), exitpriority=-4)
+
+
+def _leave_unread(feeder: Feeder, is_read: Callable[[], bool]) -> None:
     if not util.is_exiting():
-        return  # the carrier was garbage: its feeder sees to itself
-    feeder: Feeder = carrier._feeder
+        # The queue is garbage, as at the end of a script's main function. What it has still to
+        # send is sent all the same, by this feeder; and its end is to be waited for no longer.
+        if feeder.records:
+            _leave_unread_at_exit(None, feeder, is_read)
+        return
     try:
         while feeder.records and is_read():
             time.sleep(_LOOK_S)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import weakref
 
 from persistq import _fs
+from persistq._attempts import Attempt
 from persistq._carrier.default_carrier import new_carrier
+from persistq._generic import Generic, Message
 from persistq._journal.carrying import CarriedWork
 from persistq._journal.codec import Codec, return_same
 from persistq._journal.names import UNLABELED_PREFIX, check_prefix
 from persistq._journal.runs import begin, wait_until_over
 from persistq._queue import orphans
-from persistq._queue.attempts import Attempt
 from persistq._queue.consumer import Consumer
-from persistq._queue.desertion import Desertion
+from persistq._queue.desertion import Desertion, OtherProcesses
 from persistq._queue.failing import Failing
 from persistq._queue.joining import Joiner
 from persistq._queue.journal_only import JournalOnly
@@ -21,6 +23,7 @@ from persistq._queue.leaving import Leaving
 from persistq._queue.no_carrier import NoCarrier
 from persistq._queue.producer import Producer
 from persistq._queue.progress import Looking
+from persistq._queue.requeueing import Requeueing
 from persistq._queue.user_queue import UserQueue
 from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import PersistqError, UpstreamFailureError
@@ -29,17 +32,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import io
     from collections.abc import Callable, Iterable, Iterator
+    from multiprocessing.context import BaseContext
     from typing import Any
 
     from persistq._journal.failures import FailedWork
     from persistq._journal.members import Membership
     from persistq._queue.progress import Progress
-    from persistq._queue.transport import Transport
+    from persistq._queue.transport import Transport, UsersQueue
+    from persistq._sentinels import Sentinel
 
     Function = Callable[[Any], Any]
 
 
-class PersistentQueue:
+class PersistentQueue(Generic[Message]):
     """A queue between processes that records its work, so that the next run can finish it.
 
     What is put, and what is done, is written to a pair of journal files for each process. After
@@ -47,7 +52,7 @@ class PersistentQueue:
     the queue of the next run.
 
     An instance is handed to worker processes like any `multiprocessing` queue, and is safe to use
-    from several threads.
+    from several threads. For type checkers, `PersistentQueue[str]` is one whose messages are `str`.
 
     Args:
         pickup_file_prefix (str | None): Start of the journal files' names. None, with a directory:
@@ -64,9 +69,10 @@ class PersistentQueue:
             `close` puts. May be set later, before `close`.
         use_queue (bool): False: there is no queue but the journal. All work must be put before any
             is taken, in one process at a time.
-        queue (Any): The carrier of the messages: anything with `put(obj, block, timeout)` and
-            `get(block, timeout)`. None makes a `multiprocessing.JoinableQueue` whose workers may be
-            killed at any moment; a context of `multiprocessing` makes that for its processes.
+        queue (UsersQueue | BaseContext | None): The carrier of the messages: anything with
+            `put(obj, block, timeout)` and `get(block, timeout)`. None makes a
+            `multiprocessing.JoinableQueue` whose workers may be killed at any moment; a context of
+            `multiprocessing` makes that for its processes.
         number_of_producers (int): How many copies of this queue put messages, and close it.
         fsync (bool): Whether `put`, `put_many` and `task_done` return only when their record is on
             stable storage, so that it survives a power cut.
@@ -100,7 +106,7 @@ class PersistentQueue:
         number_of_workers: int = 1,
         use_queue: bool = True,
         *,
-        queue: Any = None,
+        queue: UsersQueue | BaseContext | None = None,
         number_of_producers: int = 1,
         fsync: bool = False,
         record_started: bool = True,
@@ -128,8 +134,8 @@ class PersistentQueue:
             )
         self.pickup_file_prefix = pickup_file_prefix
         self.use_queue = use_queue
-        self.formatter_list = list(formatter_list or ())
-        self.converter_list = list(converter_list or ())
+        self.formatter_list: list[Function | None] = list(formatter_list or ())
+        self.converter_list: list[Function | None] = list(converter_list or ())
         self._fsync = fsync
         self._record_started = record_started
         self._max_attempts = max_attempts
@@ -154,8 +160,9 @@ class PersistentQueue:
                 )
             self._carried = CarriedWork(None, self._prefix, previous, False)
         self._start()
-        if current is not None:
-            self._transport.leave_unread_at_exit(self._desertion.is_anybody_there)
+        if self._membership is not None:
+            others = OtherProcesses(self._membership.directory, self._prefix, self._membership.run)
+            self._transport.leave_unread_at_exit(others.take)
 
     def _make_transport(self, queue: Any, maxsize: int, is_looking: bool) -> Transport:
         is_context = hasattr(queue, "JoinableQueue") and not hasattr(queue, "put")
@@ -182,7 +189,7 @@ class PersistentQueue:
             return OwnQueue(queue, self._codec.is_plain(), self._directory is not None)
         return UserQueue(queue, self._codec)
 
-    return_same = staticmethod(return_same)
+    return_same: staticmethod[[Any], Any] = staticmethod(return_same)
 
     def _start(self) -> None:
         """Set up what each copy, in whichever process, has of its own."""
@@ -203,10 +210,17 @@ class PersistentQueue:
             membership,
             prefix,
             fsync,
-            self._carried,
             self._consumer,
-            self._failing,
             self._desertion,
+        )
+        self._requeueing = Requeueing(
+            self._producer,
+            transport,
+            codec,
+            membership,
+            prefix,
+            self._carried,
+            self._failing,
         )
         self._joiner: Joiner | None = None
         self._leaving: Leaving | None = None
@@ -220,7 +234,8 @@ class PersistentQueue:
                 self, membership, transport, self._consumer, self._producer, self._failing
             )
             membership.facts = _Facts(transport)
-            membership.on_join = self._leaving.prepare
+            # Weakly, or the two would be garbage that only a collection finds, files and all.
+            membership.on_join = _Weakly(self._leaving.prepare)
             if membership.is_in:
                 self._leaving.prepare()
 
@@ -257,14 +272,16 @@ class PersistentQueue:
         completed = self._consumer.completed
         return completed.open() if completed is not None else None
 
-    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
+    def put(
+        self, obj: Message | Sentinel, block: bool = True, timeout: float | None = None
+    ) -> None:
         """Record a message and put it on the queue.
 
         The record is with the operating system before a worker can see the message.
 
         Args:
-            obj (Any): A `str`, a tuple or list of fields, or anything that JSON or the formatters
-                can write. What travels is the message as it is now.
+            obj (Message | Sentinel): A `str`, a tuple or list of fields, or anything that JSON or
+                the formatters can write. What travels is the message as it is now.
             block (bool): Whether to wait for a free slot where the carrier is bounded.
             timeout (float | None): Seconds to wait for it; None waits for ever.
 
@@ -276,11 +293,11 @@ class PersistentQueue:
         """
         self._producer.put(obj, block, timeout)
 
-    def put_nowait(self, obj: Any) -> None:
+    def put_nowait(self, obj: Message | Sentinel) -> None:
         """Do the same as `put(obj, False)`.
 
         Args:
-            obj (Any): The message.
+            obj (Message | Sentinel): The message.
 
         Raises:
             queue.Full: There is no free slot.
@@ -288,12 +305,12 @@ class PersistentQueue:
         self.put(obj, False)
 
     def put_many(
-        self, iterable: Iterable[Any], block: bool = True, timeout: float | None = None
+        self, iterable: Iterable[Message], block: bool = True, timeout: float | None = None
     ) -> None:
         """Put messages, and record them all with one write (and one sync).
 
         Args:
-            iterable (Iterable[Any]): The messages.
+            iterable (Iterable[Message]): The messages.
             block (bool): As for `put`.
             timeout (float | None): Seconds to wait for slots: for all of them on the default
                 carrier, for each on a queue of yours.
@@ -307,7 +324,7 @@ class PersistentQueue:
         """
         self._producer.put_many(iterable, block, timeout)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+    def get(self, block: bool = True, timeout: float | None = None) -> Message | Sentinel:
         """Take a message off the queue.
 
         Args:
@@ -316,30 +333,30 @@ class PersistentQueue:
                 count in milliseconds.)
 
         Returns:
-            Any: A message; `DONE` when there is no more work for this worker; `FAILED` when a
-            producer has failed.
+            Message | Sentinel: A message; `DONE` when there is no more work for this worker;
+            `FAILED` when a producer has failed.
 
         Raises:
             queue.Empty: There is no message (in time).
         """
-        return self._consumer.get(block, timeout)
+        return self._consumer.get(block, timeout)  # type: ignore[no-any-return]
 
-    def get_nowait(self) -> Any:
+    def get_nowait(self) -> Message | Sentinel:
         """Do the same as `get(False)`.
 
         Returns:
-            Any: A message, `DONE` or `FAILED`.
+            Message | Sentinel: A message, `DONE` or `FAILED`.
 
         Raises:
             queue.Empty: There is no message.
         """
         return self.get(False)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Message]:
         """Yield messages until `DONE`, then dispose of the queue.
 
         Yields:
-            Any: A message, for which the caller calls `task_done`.
+            Message: A message, for which the caller calls `task_done`.
 
         Raises:
             UpstreamFailureError: A producer failed.
@@ -351,11 +368,11 @@ class PersistentQueue:
                 return
             yield message
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Message:
         """Return the next message; at `DONE` dispose of the queue, and stop.
 
         Returns:
-            Any: A message, for which the caller calls `task_done`.
+            Message: A message, for which the caller calls `task_done`.
 
         Raises:
             StopIteration: There is no more work.
@@ -373,11 +390,12 @@ class PersistentQueue:
             )
         return message
 
-    def task_done(self, obj: Any) -> None:
+    def task_done(self, obj: Message | Sentinel) -> None:
         """Record that a message's work is done, and tell the queue.
 
         Args:
-            obj (Any): The message that `get` returned. `DONE` and `FAILED` are ignored.
+            obj (Message | Sentinel): The message that `get` returned. `DONE` and `FAILED` are
+                ignored.
 
         Raises:
             ValueError: Called more often than there were messages. No record stays.
@@ -385,11 +403,11 @@ class PersistentQueue:
         """
         self._consumer.task_done(obj)
 
-    def task_done_many(self, iterable: Iterable[Any]) -> None:
+    def task_done_many(self, iterable: Iterable[Message | Sentinel]) -> None:
         """Record that several messages' work is done, with one write (and one sync).
 
         Args:
-            iterable (Iterable[Any]): The messages that `get` returned.
+            iterable (Iterable[Message | Sentinel]): The messages that `get` returned.
 
         Raises:
             ValueError: More than there were messages. No record stays of those that are too many.
@@ -397,11 +415,11 @@ class PersistentQueue:
         """
         self._consumer.task_done_many(iterable)
 
-    def get_list_of_outstanding_work(self) -> list[Any]:
+    def get_list_of_outstanding_work(self) -> list[Message]:
         """Return the work that was not completed when this queue was created.
 
         Returns:
-            list[Any]: Messages, in the order in which they were requested.
+            list[Message]: Messages, in the order in which they were requested.
 
         Raises:
             JournalError: A journal line cannot be turned back into a message.
@@ -435,15 +453,15 @@ class PersistentQueue:
         """
         if self._carried.looked_at is not None:
             wait_until_over(self._carried.looked_at, self._prefix)
-        return self._producer.requeue(skip_unreadable, pass_over)
+        return self._requeueing.requeue(skip_unreadable, pass_over)
 
     # --- work that fails ------------------------------------------------------------------
 
-    def task_failed(self, obj: Any, reason: str | BaseException = "") -> None:
+    def task_failed(self, obj: Message | Sentinel, reason: str | BaseException = "") -> None:
         """Set a message aside, and go on: it is neither done nor requeued until somebody decides.
 
         Args:
-            obj (Any): The message that `get` returned.
+            obj (Message | Sentinel): The message that `get` returned.
             reason (str | BaseException): Why. Of an exception, its type, its message and its last
                 place in your code are kept.
 
@@ -455,7 +473,7 @@ class PersistentQueue:
         self._with_journal("task_failed()")
         self._consumer.task_failed(obj, reason)
 
-    def attempt(self, obj: Any) -> Attempt:
+    def attempt(self, obj: Message) -> Attempt:
         """Return a block in which a message's work is tried.
 
         At its end the message is done. Where it raises an `Exception` that is logged, and the
@@ -463,14 +481,14 @@ class PersistentQueue:
         `SystemExit` pass through, and the message stays outstanding.
 
         Args:
-            obj (Any): The message that `get` returned.
+            obj (Message): The message that `get` returned.
 
         Returns:
             Attempt: A context manager; its `failed` tells whether the block has raised.
         """
         return Attempt(self, obj)
 
-    def work(self, function: Callable[[Any], object]) -> int:
+    def work(self, function: Callable[[Message], object]) -> int:
         """Do all the work: call a function with each message, and set aside what raises.
 
         Args:
@@ -489,14 +507,14 @@ class PersistentQueue:
             done += not attempt.failed
         return done
 
-    def task_lost(self, obj: Any, how: str = "") -> bool:
+    def task_lost(self, obj: Message, how: str = "") -> bool:
         """Say that an attempt at a message has ended with who made it: a worker of an engine, say.
 
         For who hands out messages that it has taken itself. It counts like the death of a process
         that had the message in hand, also for later runs. At `max_attempts` it is set aside.
 
         Args:
-            obj (Any): The message that `get` returned.
+            obj (Message): The message that `get` returned.
             how (str): What has ended the attempt, for the reason.
 
         Returns:
@@ -510,22 +528,25 @@ class PersistentQueue:
         self._with_journal("task_lost()")
         return self._consumer.task_lost(obj, how)
 
-    def get_list_of_failed_work(self) -> list[FailedWork]:
+    def get_list_of_failed_work(self) -> list[FailedWork[Message]]:
         """Return what is set aside, in this run or an earlier one, and not decided.
 
         Returns:
-            list[FailedWork]: In the order in which it was set aside; empty without a directory.
+            list[FailedWork[Message]]: In the order in which it was set aside; empty without a
+            directory.
 
         Raises:
             OSError: A journal cannot be read.
         """
         return self._failing.list_work() if self._failing is not None else []
 
-    def requeue_failed_work(self, messages: Iterable[Any] | None = None) -> int:
+    def requeue_failed_work(
+        self, messages: Iterable[Message | FailedWork[Message]] | None = None
+    ) -> int:
         """Put what is set aside on the queue again, its attempts from 0 on.
 
         Args:
-            messages (Iterable[Any] | None): Which messages, or `FailedWork`; None for all.
+            messages (Iterable[Message | FailedWork[Message]] | None): Which; None for all.
 
         Returns:
             int: How many were put.
@@ -536,13 +557,15 @@ class PersistentQueue:
             OSError: A record cannot be written. What is not put is still set aside.
         """
         self._with_journal("requeue_failed_work()")
-        return self._producer.requeue_failed(messages)
+        return self._requeueing.requeue_failed(messages)
 
-    def discard_failed_work(self, messages: Iterable[Any] | None = None) -> int:
+    def discard_failed_work(
+        self, messages: Iterable[Message | FailedWork[Message]] | None = None
+    ) -> int:
         """Give up what is set aside: nobody is asked about it again.
 
         Args:
-            messages (Iterable[Any] | None): Which messages, or `FailedWork`; None for all.
+            messages (Iterable[Message | FailedWork[Message]] | None): Which; None for all.
 
         Returns:
             int: How many were given up.
@@ -666,7 +689,7 @@ class PersistentQueue:
         """
         return self._transport.full()
 
-    def __enter__(self) -> PersistentQueue:
+    def __enter__(self) -> PersistentQueue[Message]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -688,7 +711,9 @@ class PersistentQueue:
                         "another process; expected a function defined at the top of a module"
                     )
         own = {
+            "__orig_class__",  # of PersistentQueue[...](...), if anybody could send it
             "_producer",
+            "_requeueing",
             "_consumer",
             "_joiner",
             "_failing",
@@ -706,6 +731,18 @@ class PersistentQueue:
         self._producer.is_closed = is_closed
         if self._membership is not None:
             self._membership.join()
+
+
+class _Weakly:
+    """Calls a method as long as its object lives."""
+
+    def __init__(self, method: Callable[[], object]) -> None:
+        self._method = weakref.WeakMethod(method)
+
+    def __call__(self) -> None:
+        method = self._method()
+        if method is not None:
+            method()
 
 
 class _Facts:

@@ -1,4 +1,4 @@
-"""The side of a PersistentQueue that puts: what one process records and queues, and requeues."""
+"""The side of a PersistentQueue that puts: what one process records and queues."""
 
 from __future__ import annotations
 
@@ -6,35 +6,31 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from queue import Full
 
 from persistq import _fs
 from persistq._journal.journal_file import JournalFile
-from persistq._journal.lines import place_of
 from persistq._journal.names import PRODUCER, REQUESTED
-from persistq._journal.reading import lines_of
 from persistq._queue.desertion import is_desertion
 from persistq._queue.known import Known
 from persistq._sentinels import FAILED, Sentinel
-from persistq.exceptions import JournalError, PersistqError
+from persistq.exceptions import PersistqError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
-    from persistq._journal.carrying import CarriedWork
     from persistq._journal.codec import Codec
     from persistq._journal.members import Membership
     from persistq._queue.consumer import Consumer
     from persistq._queue.desertion import Desertion
-    from persistq._queue.failing import Failing
     from persistq._queue.transport import Transport
 
 logger = logging.getLogger("persistq")
 
-# How many messages of an iterator are recorded with one write, and how many of a file are put at a
-# time: what is held in memory of them.
+# How many messages of an iterator are recorded with one write: what is held in memory of them.
 _BATCH = 1000
 # How often a put that waits for room looks whether anybody is left to make some.
 _LOOK_S = 1.0
@@ -49,15 +45,15 @@ class Producer:
         membership (Membership | None): The copy's part in the run; None without journals.
         prefix (str): The queue's prefix.
         fsync (bool): Whether what is put is to survive a power cut.
-        carried (CarriedWork): What the runs before have left.
         consumer (Consumer): This copy's side that takes.
-        failing (Failing | None): What sets messages aside; None without journals.
         desertion (Desertion): What tells whether anybody is left to make room.
 
     Attributes:
         requested (JournalFile | None): Records what is put.
         is_closed (bool): Whether this producer will put no more.
         has_put (bool): Whether it has put anything, or requeued.
+        known (Known): What is passed over when it is put.
+        lock (RLock): Held by who does several things that belong together.
     """
 
     def __init__(
@@ -67,9 +63,7 @@ class Producer:
         membership: Membership | None,
         prefix: str,
         fsync: bool,
-        carried: CarriedWork,
         consumer: Consumer,
-        failing: Failing | None,
         desertion: Desertion,
     ) -> None:
         self.is_closed = False
@@ -80,27 +74,23 @@ class Producer:
         self._codec = codec
         self._membership = membership
         self._prefix = prefix
-        self._carried = carried
-        self._failing = failing
         self._desertion = desertion
-        self._known = Known(membership, consumer.in_hand_count)
+        self.known = Known(membership, consumer.in_hand_count)
         self._begin()
         _fs.watch_forks(self)
 
     def _begin(self) -> None:
         self.has_put = False
-        self._batches: Iterator[list[Any]] | None = None
-        self._refused: list[Any] = []
-        self._sentinels_left = 0
-        self._sentinel: Sentinel = FAILED
-        self._lock = threading.RLock()
+        # How this producer ends, once it is to: as what, and what has still to be put for that.
+        self._end: dict[str, tuple[Sentinel, deque[Sentinel]]] = {}
+        self.lock = threading.RLock()
         self._local = threading.local()
 
     def _after_fork(self) -> None:
         """In a forked child: be a producer of its own."""
         self._begin()
 
-    def _announce(self) -> Any:
+    def announce(self) -> Any:
         """Before a thread's first message: be seen to live, as a producer."""
         if self._membership is not None:
             self._membership.join(PRODUCER)
@@ -117,7 +107,7 @@ class Producer:
             return
         requested, transport = self.requested, self._transport
         line = self._line(obj) if requested is None else self._codec.encode(obj)
-        if self._known.is_any and line is not None and self._known.passes_over(line):
+        if self.known.is_any and line is not None and self.known.passes_over(line):
             logger.info("not put again, since it is requeued or set aside already: %r", obj)
             return
         if requested is None or line is None:
@@ -130,8 +120,9 @@ class Producer:
         try:
             flags = self._local.flags
         except AttributeError:
-            flags = self._announce()
-        self._membership.check()  # type: ignore[union-attr]
+            flags = self.announce()
+        if time.monotonic() >= self._membership.next_look_s:  # type: ignore[union-attr]
+            self._membership.check()  # type: ignore[union-attr]
         if len(line) > transport.longest_inline and transport.can_refer(
             obj, line, requested.longest_place()
         ):
@@ -200,11 +191,11 @@ class Producer:
             raise TypeError("DONE or FAILED among the messages; expected close() or fail() instead")
         requested, transport = self.requested, self._transport
         lines = [self._line(message) for message in messages]
-        if self._known.is_any:
+        if self.known.is_any:
             pairs = [
                 (message, line)
                 for message, line in zip(messages, lines)
-                if line is None or not self._known.passes_over(line)
+                if line is None or not self.known.passes_over(line)
             ]
             if len(pairs) < len(messages):
                 logger.info(
@@ -217,7 +208,7 @@ class Producer:
             return
         if requested is None:
             payloads = list(map(transport.pack, messages, lines))
-            _, error = self._send_many(payloads, block, timeout)
+            _, error = self.send_many(payloads, block, timeout)
             if error is not None:
                 raise error
             return
@@ -226,7 +217,7 @@ class Producer:
         try:
             flags = self._local.flags
         except AttributeError:
-            flags = self._announce()
+            flags = self.announce()
         self._membership.check()  # type: ignore[union-attr]
         flags[1] = 1
         try:
@@ -238,7 +229,7 @@ class Producer:
                 ]
             else:
                 requested.append(b"\n".join(recorded) + b"\n")
-            count, error = self._send_many(payloads, block, timeout)
+            count, error = self.send_many(payloads, block, timeout)
             if error is not None:
                 if is_desertion(error) or transport.is_refusal(error):
                     requested.withdraw(recorded[count:])
@@ -246,9 +237,19 @@ class Producer:
         finally:
             flags[1] = 0
 
-    def _send_many(
+    def send_many(
         self, payloads: Sequence[Any], block: bool, timeout: float | None
     ) -> tuple[int, BaseException | None]:
+        """Put what travels for several messages; wait as long as anybody is left to make room.
+
+        Args:
+            payloads (Sequence[Any]): From `Transport.pack`.
+            block (bool): Whether to wait for room.
+            timeout (float | None): Seconds to wait for it; None waits for ever.
+
+        Returns:
+            tuple[int, BaseException | None]: How many were taken, and what has ended it.
+        """
         transport = self._transport
         if not (block and timeout is None and transport.is_bounded):
             return transport.put_many(payloads, block, timeout)
@@ -280,7 +281,7 @@ class Producer:
     def _line(self, message: Any) -> bytes | None:
         """Return the line to record, or to compare; None where neither is needed."""
         if self.requested is None:
-            if not self._known.is_any:
+            if not self.known.is_any:
                 return None
             try:
                 return self._codec.encode(message)
@@ -293,171 +294,12 @@ class Producer:
             raise ValueError("put() after close() or fail(): expected messages before that only")
         self._transport.check_put()
 
-    # --- requeueing -----------------------------------------------------------------------
-
-    def requeue(self, skip_unreadable: bool, pass_over: bool = True) -> int:
-        """Put what the runs before have left. See `PersistentQueue.requeue_unprocessed_work`."""
-        with self._lock:
-            if self._batches is None:
-                if self._membership is not None:
-                    self._announce()
-                    self._membership.check()
-                if self._carried.looked_at is not None:
-                    self._prepare_from_elsewhere()
-                else:
-                    count = self._prepare(skip_unreadable, pass_over)
-                    if count and not self._transport.is_bounded and self._transport.takes_sources:
-                        batches, self._batches = self._batches or iter(()), iter(())
-                        sent, error = self._transport.put_source(count, batches)
-                        if error is not None:
-                            raise error
-                        return sent
-            return self._put_batches()
-
-    def _put_batches(self) -> int:
-        """Put what is left; if the carrier refuses some, that is for the next call."""
-        total = 0
-        while True:
-            batch = self._refused
-            if not batch:
-                batch = next(self._batches, []) if self._batches is not None else []
-            if not batch:
-                return total
-            self._refused = list(batch)
-            count, error = self._send_many(self._refused, True, None)
-            total += count
-            del self._refused[:count]
-            if error is not None:
-                raise error
-
-    def _prepare_from_elsewhere(self) -> None:
-        """Get ready to put the work of a directory in which nothing is written."""
-        work = self._carried.look()
-        messages = work.messages(self._codec)
-        self._check_end(len(messages))
-        self._known.add_lines(work.lines)
-        payloads = list(map(self._transport.pack, messages, work.lines))
-        self._batches = iter([payloads] if payloads else [])
-
-    def _prepare(self, skip_unreadable: bool, pass_over: bool) -> int:
-        """Get ready to put the carried work, and claim it; return how many messages that is."""
-        unreadable: set[int] = set()
-        while True:
-            path, count = self._carried.path(), 0
-            if path is None:
-                break
-            try:
-                count = self._check_lines(path, unreadable, skip_unreadable)
-                self._check_end(count)
-                claimed = self._carried.claim()
-            except FileNotFoundError:
-                if path == self._carried.path():
-                    raise
-                continue  # another copy has just claimed it, under another name
-            if claimed is None:
-                count, path = 0, self._carried.path()  # another copy puts it
-            else:
-                path = claimed
-            break
-        if pass_over and self._failing is not None:
-            self._known.add_lines(record.line for record in self._failing.undecided())
-        if pass_over and path is not None:
-            self._known.add_file(path)
-        self._batches = self._read_batches(path, unreadable) if path and count else iter(())
-        return count
-
-    def _check_end(self, count: int) -> None:
-        if count and self.is_closed:
-            raise ValueError(
-                "requeue_unprocessed_work() after close() or fail(): expected it before, "
-                "since workers stop there. The work is still outstanding."
-            )
-
-    def _check_lines(self, path: str, unreadable: set[int], skip_unreadable: bool) -> int:
-        """Read all lines once, so that what cannot be read is known before anything is put."""
-        count, decode, warned = 0, self._codec.decode, self._codec.is_plain()
-        for number, line in enumerate(lines_of(path), 1):
-            try:
-                if not warned:
-                    warned = self._warn_of_one_way_functions(decode(line), line)
-                elif b"\x10" in line or not self._codec.is_plain():
-                    decode(line)
-            except Exception as error:
-                text = line.decode("utf-8", "surrogateescape")
-                problem = JournalError(
-                    f"{path}, line {number}: {text!r} cannot be turned back into a message "
-                    f"({type(error).__name__}: {error}); expected text written by this queue's "
-                    "formatters. Pass the converter_list that matches, or "
-                    "skip_unreadable=True, which sets such messages aside."
-                )
-                if not skip_unreadable or self._failing is None:
-                    raise problem from error
-                # Killed behind this: it is set aside, and completed with that.
-                self._failing.set_aside_line(line, problem)
-                unreadable.add(number)
-            else:
-                count += 1
-        return count
-
-    def _read_batches(self, path: str, unreadable: set[int]) -> Iterator[list[Any]]:
-        """Yield what travels for each line of a file, some at a time."""
-        codec, transport = self._codec, self._transport
-        encoded, batch, where = path.encode("utf-8", "surrogateescape"), [], 0
-        longest = len(place_of(encoded, 0, 0))
-        for number, line in enumerate(lines_of(path), 1):
-            if number not in unreadable:
-                message = codec.decode(line)
-                if len(line) > transport.longest_inline and transport.can_refer(
-                    message, line, longest
-                ):
-                    batch.append(transport.pack_place(place_of(encoded, where, len(line))))
-                else:
-                    batch.append(transport.pack(message, line))
-                if len(batch) >= _BATCH:
-                    yield batch
-                    batch = []
-            where += len(line) + 1
-        if batch:
-            yield batch
-
-    def _warn_of_one_way_functions(self, message: Any, line: bytes) -> bool:
-        try:
-            if self._codec.encode(message) == line:
-                return False
-            problem = "gives another line"
-        except Exception as error:
-            problem = f"fails: {error}"
-        logger.warning(
-            "queue %r: %r was journalled as %r, but to journal it again %s. So its completion "
-            "will not be recognised, and it will be requeued at each restart. Give "
-            "formatter_list and converter_list functions that undo each other.",
-            self._prefix,
-            message,
-            line,
-            problem,
-        )
-        return True
-
-    def requeue_failed(self, messages: Iterable[Any] | None) -> int:
-        """Put what was set aside again. See `PersistentQueue.requeue_failed_work`."""
-        failing = self._failing
-        if failing is None:
-            return 0
-        count = 0
-        with self._lock:
-            for record in failing.choose(messages):
-                message = self._codec.decode(record.line)
-                known, self._known.is_any = self._known.is_any, False
-                try:
-                    # Killed behind this: it is on the queue, and still to be decided.
-                    self.put(message)
-                finally:
-                    self._known.is_any = known
-                failing.decide([record], begin_anew=True)
-                count += 1
-        return count
-
     # --- ending ---------------------------------------------------------------------------
+
+    def close_files(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        if self.requested is not None:
+            self.requested.close()
 
     def finish(self, sentinel: Sentinel, block: bool = True) -> None:
         """Put DONE or FAILED for each worker. See `PersistentQueue.close` and `fail`.
@@ -466,21 +308,27 @@ class Producer:
             sentinel (Sentinel): DONE or FAILED.
             block (bool): Whether to wait for room, on a queue of the user's that is full.
         """
-        with self._lock:
-            if not self.is_closed:
-                self.is_closed = True
-                self._sentinel = sentinel
-                self._sentinels_left = self._transport.number_of_ends(sentinel)
-            elif sentinel is FAILED and self._sentinel is not FAILED:
-                logger.warning("queue %r: fail() after close() ignored", self._prefix)
-            while self._sentinels_left > 0:
-                # Counted before it is put: a signal handler that ends the queue, too, goes on
-                # where this one stands.
-                self._sentinels_left -= 1
-                try:
-                    self._transport.end(self._sentinel, block)
-                except BaseException:
-                    self._sentinels_left += 1
-                    raise
+        with self.lock:
+            if self._end or not self.is_closed:
+                self._put_ends(sentinel, block)
             if self._membership is not None:
                 self._membership.close()
+
+    def _put_ends(self, sentinel: Sentinel, block: bool) -> None:
+        # Decided, and taken one by one, in single steps: a signal handler that ends the queue, too,
+        # goes on where this one stands, and this one goes on behind it.
+        count = self._transport.number_of_ends(sentinel)
+        decided, left = self._end.setdefault("end", (sentinel, deque([sentinel] * count)))
+        self.is_closed = True
+        if sentinel is FAILED and decided is not FAILED:
+            logger.warning("queue %r: fail() after close() ignored", self._prefix)
+        while True:
+            try:
+                left.pop()
+            except IndexError:
+                return
+            try:
+                self._transport.end(decided, block)
+            except BaseException:
+                left.append(decided)
+                raise

@@ -53,12 +53,12 @@ class Progress:
     def __init__(
         self, requested: int, completed: int, failed: int, outstanding: int, in_progress: int
     ) -> None:
-        self.requested = requested
-        self.completed = completed
-        self.failed = failed
-        self.outstanding = outstanding
-        self.in_progress = in_progress
-        self.rate_per_s = 0.0
+        self.requested: int = requested
+        self.completed: int = completed
+        self.failed: int = failed
+        self.outstanding: int = outstanding
+        self.in_progress: int = in_progress
+        self.rate_per_s: float = 0.0
         self.seconds_left: float | None = None
 
     def __repr__(self) -> str:

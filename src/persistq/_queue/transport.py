@@ -9,6 +9,18 @@ if TYPE_CHECKING:
 
     from persistq._sentinels import Sentinel
 
+    class UsersQueue(Protocol):
+        """A carrier that a user gives: a queue of `multiprocessing`, of threads, or any other.
+
+        Of `task_done`, `join`, `qsize`, `empty`, `full` and `close` is used what it has.
+        """
+
+        def put(self, obj: Any, block: bool, timeout: float | None, /) -> Any:
+            """Put a message; `queue.Full` where there is no room within so many seconds."""
+
+        def get(self, block: bool, timeout: float | None, /) -> Any:
+            """Take a message; `queue.Empty` where there is none within so many seconds."""
+
     class InTransit(Protocol):
         """What one process is just putting or taking, as others see it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import queue
 import threading
+import time
 
 from persistq import _fs
 from persistq._queue import orphans
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # In front of a pickled message, to tell it from whatever else may be on a user's queue.
 _PICKLED = b"\x10persistq\x10"
 _LOOK_AROUND_S = 1.0
+_TOLD_S = 0.05
 # What says that a queue has not taken it: full, or closed (which has a name from 3.13 on).
 _REFUSALS = (queue.Full, ValueError, getattr(queue, "ShutDown", queue.Full))
 _UNBOUNDED = 1 << 15  # a multiprocessing queue without bound has as many slots as semaphores count
@@ -285,7 +287,8 @@ class UserQueue:
         Raises:
             PersistqError: The carrier cannot tell.
         """
-        join = getattr(self.carrier, "join", None)
+        carrier = self.carrier
+        join = getattr(carrier, "join", None)
         if join is None:
             raise PersistqError(
                 f"join() needs a carrier that has one; {type(self.carrier).__qualname__}, given "
@@ -294,20 +297,31 @@ class UserQueue:
         if timeout is None:
             join()
             return True
-        unfinished = getattr(self.carrier, "all_tasks_done", None)
+        unfinished = getattr(carrier, "all_tasks_done", None)
         if isinstance(unfinished, threading.Condition):
             # Of queue.Queue: documented in its source for those who build on it, and exact.
             with unfinished:
-                return unfinished.wait_for(
-                    lambda: not self.carrier.unfinished_tasks, max(timeout, 0)
-                )
-        # No join() of the standard library has a timeout, so a thread waits, and is waited for;
-        # one that is left behind is there for the next call.
-        if self._waiting is None or not self._waiting.is_alive():
-            self._waiting = threading.Thread(target=join, name="persistq-join", daemon=True)
-            self._waiting.start()
-        self._waiting.join(max(timeout, 0))
-        return not self._waiting.is_alive()
+                return unfinished.wait_for(lambda: not carrier.unfinished_tasks, max(timeout, 0))
+        if hasattr(carrier, "_cond") and hasattr(carrier, "_unfinished_tasks"):
+            return _join_in_time(carrier, max(timeout, 0))
+        # No join() has a timeout, so a thread waits, and is waited for; one that is left behind is
+        # there for the next call.
+        with self._lock:
+            waiting = self._waiting
+            if waiting is None or not waiting.is_alive():
+                try:
+                    waiting = threading.Thread(target=join, name="persistq-join", daemon=True)
+                    waiting.start()
+                except RuntimeError as error:
+                    raise PersistqError(
+                        f"join(timeout) over a {type(carrier).__qualname__} needs a daemon thread, "
+                        f"which cannot be started here ({error}). Use join() without a timeout, or "
+                        "the default carrier."
+                    ) from error
+                self._waiting = waiting
+        # Where all is done that takes a moment to be told, also of those who have no time.
+        waiting.join(max(timeout, _TOLD_S))
+        return not waiting.is_alive()
 
     def qsize(self) -> int:
         """Return the number of messages and sentinels that wait, where the carrier knows it.
@@ -337,6 +351,23 @@ class UserQueue:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._begin()
+
+
+def _join_in_time(carrier: Any, timeout_s: float) -> bool:
+    """Do what `join` of a multiprocessing.JoinableQueue does, for no longer than this."""
+    deadline_s = time.monotonic() + timeout_s
+    # Whoever was killed with the lock in hand keeps it for ever.
+    if not carrier._cond.acquire(True, timeout_s):
+        return False
+    try:
+        while not carrier._unfinished_tasks._semlock._is_zero():
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                return False
+            carrier._cond.wait(left_s)
+        return True
+    finally:
+        carrier._cond.release()
 
 
 def _bound_of(carrier: Any) -> int:

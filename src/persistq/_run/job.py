@@ -8,6 +8,7 @@ import time
 from collections.abc import Sized
 
 from persistq import PersistentQueue
+from persistq._queue import orphans
 from persistq._run import sending
 from persistq._run.chain import Job
 from persistq._run.direct import MAXSIZE, Direct
@@ -16,6 +17,7 @@ from persistq._run.passing_over import PassingOver
 from persistq._run.progress_line import ProgressLine
 from persistq._run.stopping import Signals, Terminated
 from persistq._run.summary import Summary
+from persistq.exceptions import PersistqError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,8 +94,9 @@ def run(
             cannot be recorded; those before it are.
         ValueError: An argument is not what it may be.
         PreviousRunActiveError: The job is at work already.
-        PersistqError: Workers die before they begin a message, or cannot use the queue; or the
-            executor is broken. What is not done is outstanding.
+        PersistqError: This is a spawned child that just imports its parent's main script. Or
+            workers die before they begin a message, or cannot use the queue, or the executor is
+            broken: then what is not done is outstanding.
         OSError: The journal cannot be written.
         KeyboardInterrupt: Ctrl-C; what is not done is outstanding.
     """
@@ -101,6 +104,12 @@ def run(
         prefix = sending.name_of(function)
         if prefix is None:
             raise ValueError(f"{function!r} has no name; expected prefix=, to call the job after")
+    if orphans.is_importing_main():
+        raise PersistqError(
+            "run() is called while a spawned process, or the fork server, imports the main script: "
+            "each worker would begin the job anew. Expected it inside of "
+            'if __name__ == "__main__":.'
+        )
     if not callable(function):
         raise TypeError(f"function is {function!r}; expected something to call with a message")
     if executor is not None and not hasattr(executor, "submit"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from persistq._journal.failures import FailedWork
 
 
@@ -19,7 +21,7 @@ class Summary:
         passed_over (int): How many of the messages given were not put, since they were completed,
             set aside or put before.
         seconds (float): How long it took.
-        failures (list[FailedWork]): What is set aside, each with its reason.
+        failures (list[FailedWork[Any]]): What is set aside, each with its reason.
     """
 
     __slots__ = (
@@ -35,19 +37,19 @@ class Summary:
     def __init__(
         self,
         done: int,
-        failures: list[FailedWork],
+        failures: list[FailedWork[Any]],
         outstanding: int,
         requeued: int,
         passed_over: int,
         seconds: float,
     ) -> None:
-        self.done = done
-        self.failures = failures
-        self.failed = len(failures)
-        self.outstanding = outstanding
-        self.requeued = requeued
-        self.passed_over = passed_over
-        self.seconds = seconds
+        self.done: int = done
+        self.failures: list[FailedWork[Any]] = failures
+        self.failed: int = len(failures)
+        self.outstanding: int = outstanding
+        self.requeued: int = requeued
+        self.passed_over: int = passed_over
+        self.seconds: float = seconds
 
     @property
     def ok(self) -> bool:

@@ -9,13 +9,17 @@ from __future__ import annotations
 from persistq._survey.find import (
     current_runs,
     homes,
-    is_carrying,
     journal_prefixes,
     journals,
     runs,
     survey,
 )
-from persistq._survey.folder import FolderSurvey
+from persistq._survey.folder import (
+    FolderSurvey,
+    extension_of,
+    extension_of_claim,
+    extensions_in,
+)
 from persistq._survey.hand import ALIVE, DEAD, ELSEWHERE, InHand
 from persistq._survey.journals import JournalSurvey
 
@@ -32,8 +36,10 @@ __all__ = [
     "JournalSurvey",
     "Survey",
     "current_runs",
+    "extension_of",
+    "extension_of_claim",
+    "extensions_in",
     "homes",
-    "is_carrying",
     "journal_prefixes",
     "journals",
     "runs",

@@ -8,7 +8,7 @@ import re
 
 from persistq._journal.names import prefix_of, prefix_of_whole
 from persistq._journal.run_state import RunState
-from persistq._survey.folder import FolderSurvey
+from persistq._survey.folder import FolderSurvey, extensions_in
 from persistq._survey.journals import JournalSurvey
 
 TYPE_CHECKING = False
@@ -69,7 +69,7 @@ def homes(path: str) -> list[str]:
     """
     found = [path] if runs(path) else []
     with os.scandir(path) as entries:
-        inside = sorted(entry.path for entry in entries if entry.is_dir() and entry.name[:1] != ".")
+        inside = sorted(entry.path for entry in entries if _is_folder(entry))
     for folder in inside:
         # One that cannot be looked into (lost+found) is no queue's.
         with contextlib.suppress(PermissionError, FileNotFoundError):
@@ -78,15 +78,11 @@ def homes(path: str) -> list[str]:
     return found
 
 
-def is_carrying(folder: str, prefix: str) -> bool:
-    """Tell whether a run has taken over the work of the run before it.
-
-    Args:
-        folder (str): A run folder.
-        prefix (str): The queue's prefix.
-    """
-    state = RunState(folder, prefix)
-    return bool(state.carried or state.requeued)
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.name[:1] != "." and entry.is_dir()
+    except OSError:
+        return False  # a link in a circle, or into a folder that this user may not enter
 
 
 def current_runs(home: str) -> list[tuple[str, str]]:
@@ -98,8 +94,12 @@ def current_runs(home: str) -> list[tuple[str, str]]:
     Returns:
         list[tuple[str, str]]: Path and prefix of the journals, the latest run first.
     """
+    # Not of every command's start.
+    from persistq._journal.decisions import is_elsewhere
+
     found = []
-    taken_over: dict[str, bool] = {}  # whether the run behind has carried the work on, by prefix
+    carried: set[tuple[str, str]] = set()  # prefix and identity of runs that a later one carries
+    taken_over: dict[str, bool] = {}  # whether the run behind has carried work on, by prefix
     behind = 0
     for folder in runs(home):
         number = int(os.path.basename(folder)[len("run_") :])
@@ -108,10 +108,20 @@ def current_runs(home: str) -> list[tuple[str, str]]:
             taken_over.clear()
         behind = number
         for prefix in journal_prefixes(folder):
-            # A seal says so for certain; runs of version 0.1 have none.
-            if not taken_over.get(prefix) and RunState(folder, prefix).seal is None:
+            state = RunState(folder, prefix)
+            is_carried = (
+                is_elsewhere(state)
+                # That one is gone, but a later one has carried it on in its turn.
+                or (state.seal is not None and (prefix, state.seal.by) in carried)
+                # A start that was killed has not sealed it yet; or it could not be written.
+                or (prefix, state.run) in carried
+                # Runs without an identity, as of version 0.1, say nothing of each other.
+                or (not state.run and taken_over.get(prefix, False))
+            )
+            if not is_carried:
                 found.append((folder, prefix))
-            taken_over[prefix] = is_carrying(folder, prefix)
+            carried |= {(prefix, source["run"]) for source in state.carries if source.get("run")}
+            taken_over[prefix] = bool(state.carried or state.requeued)
     return found
 
 
@@ -152,14 +162,18 @@ def survey(path: str, **folder_options: Any) -> list[Survey]:
         journal = JournalSurvey(folder, prefix)
         # Of earlier runs only what they left undone is of interest.
         key = (os.path.dirname(folder), prefix)
-        if key not in latest or not journal.is_finished or journal.alive:
+        if key not in latest or not journal.is_finished or journal.alive or journal.failed:
             found.append(journal)
         latest.add(key)
-    has_runs = bool(homes(path))
-    queue = FolderSurvey(path, holds_journals=bool(found), **folder_options)
-    if found:
-        if queue.in_progress or any(vars(queue.producers).values()) or queue.failed:
+    has_runs, has_journals = bool(homes(path)), bool(found)
+    named = folder_options.pop("extension", None)
+    extensions = [named] if named is not None else extensions_in(path) or [".tsv"]
+    for extension in extensions:
+        queue = FolderSurvey(path, extension, holds_journals=has_journals, **folder_options)
+        if has_journals:
+            counts = vars(queue.producers).values()
+            if queue.in_progress or any(counts) or queue.failed or queue.set_aside:
+                found.append(queue)
+        elif not has_runs or queue.is_queue:
             found.append(queue)
-    elif not has_runs or queue.is_queue:
-        found.append(queue)
     return found

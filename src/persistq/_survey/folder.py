@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from persistq import _processes
 from persistq._journal.names import prefix_of
 from persistq._survey.hand import ALIVE, DEAD, ELSEWHERE, SHOWN, InHand
 
@@ -13,14 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
     from typing import Any
 
+    from persistq._folder.identity import Verdicts
+
+
+# So many leases and control files are asked at most for what they say of the extension.
+_ASKED = 100
+
 
 class Producers:
     """The producers of a folder queue, by what their control files say.
 
     Attributes:
-        open (int): Announced, not closed, and alive or on a host that cannot be asked.
+        open (int): Announced, not closed, and not known to be dead.
         closed (int): Put all that they had.
-        dead (int): Announced and not closed, by a process of this host that no longer lives.
+        dead (int): Announced and not closed, by a process that no longer lives.
     """
 
     def __init__(self, open: int = 0, closed: int = 0, dead: int = 0) -> None:
@@ -39,6 +44,8 @@ class FolderSurvey:
         items (Collection[str] | None): What makes a group complete, where groups are looked at.
         locate (((name: str) -> tuple[str, str] | None) | None): Gives a name's group and item.
         holds_journals (bool): Whether journals live here too, whose files are no messages.
+        failed_folder (str | None): Where files go that are set aside, besides the folder itself.
+        ignore_case (bool): Whether the extension counts in other letters, too.
 
     Attributes:
         waiting (int): Messages that nobody has taken.
@@ -48,6 +55,8 @@ class FolderSurvey:
         failed (bool): Whether consumers meet FAILED.
         ended (bool): Whether consumers meet DONE once no message waits.
         incomplete (dict[str, list[str]]): What each incomplete group misses.
+        odd (dict[str, str]): Names that end like a message's, and why none can have them.
+        set_aside (int): Files that could not be done.
         others (int): Files that are none of the queue's: of another extension, for instance.
         last_activity_s (float): When the folder last changed, in seconds since the epoch.
 
@@ -65,58 +74,56 @@ class FolderSurvey:
         items: Collection[str] | None = None,
         locate: Callable[[str], tuple[str, str] | None] | None = None,
         holds_journals: bool = False,
+        failed_folder: str | None = None,
+        ignore_case: bool = False,
     ) -> None:
-        from persistq._folder import names
+        from persistq._folder import failing, identity, names
+        from persistq._folder.listing import Listing
 
         self.path = path
-        self.others = 0
+        self.extension = extension
         self.last_activity_s = os.stat(path).st_mtime
-        waiting: list[str] = []
-        claims: list[tuple[str, int, str]] = []
-        controls: list[str] = []
-        with os.scandir(path) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith("."):
-                    continue
-                if name.endswith(extension):
-                    if entry.is_file() and not (holds_journals and prefix_of(name)):
-                        waiting.append(name)
-                elif name.endswith(names.WIP) and (parts := names.parse_wip(name)):
-                    claims.append((name, parts[0], parts[1]))
-                elif name.endswith(names.CONTROL):
-                    controls.append(name)
-                else:
-                    self.others += 1
+        listing = Listing(path, extension, ignore_case)
+        waiting = [name for name in listing.messages if not (holds_journals and prefix_of(name))]
+        self.others = listing.others
+        self.odd = dict(sorted(listing.odd.items()))
+        for name in [*waiting]:
+            if not names.fits_when_claimed(name, extension):
+                waiting.remove(name)
+                self.odd[name] = "its name is too long for a claim"
+        self.set_aside = len(
+            failing.list_failed(path, extension, failed_folder, ignore_case)
+            if failed_folder is not None
+            else listing.rejected
+        )
+        claims = [(name, *parts[:2]) for name in listing.claims if (parts := names.parse_wip(name))]
+        verdicts = identity.Verdicts(path)
         self.waiting = len(waiting)
-        self.in_progress = self._look_at_claims(claims)
-        self._look_at_producers(controls)
+        self.in_progress = self._look_at_claims(claims, verdicts)
+        self._look_at_producers(listing.controls, verdicts)
         self.done = None if done_folder is None else _count_messages(done_folder, extension)
         self.incomplete: dict[str, list[str]] = {}
         if items is not None and locate is not None:
             self._look_at_groups(waiting, frozenset(items), locate)
 
-    def _look_at_claims(self, claims: list[tuple[str, int, str]]) -> list[InHand]:
-        from persistq._folder import names
-
-        if not claims:
-            return []
-        here = names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
-        starts_s: dict[int, float | None] = {}
+    def _look_at_claims(
+        self, claims: list[tuple[str, int, str]], verdicts: Verdicts
+    ) -> list[InHand]:
         hands: dict[tuple[str, int, str], InHand] = {}
-        for name, pid, host in sorted(claims):
+        for name, pid, claimer in sorted(claims):
             try:
                 since_s = os.lstat(os.path.join(self.path, name)).st_ctime
             except FileNotFoundError:
                 continue  # finished meanwhile
-            state = ELSEWHERE
-            if host == here:
-                if pid not in starts_s:
-                    starts_s[pid] = _processes.process_start_s(pid)
-                state = _state(starts_s[pid], since_s)
-            key = (host, pid, state)
+            dead, said = verdicts.of(pid, claimer)
+            state = DEAD if dead else ELSEWHERE if dead is None else ALIVE
+            if said is not None and "for" in said:
+                # Of a shell script, each claim of which has a number of its own.
+                claimer = ""
+            key = (claimer, pid, state)
             hand = hands.get(key)
             if hand is None:
+                host = str(said.get("host", "")) if said else claimer
                 hand = hands[key] = InHand(pid, host, state, 0, since_s, [])
             hand.count += 1
             hand.since_s = min(hand.since_s, since_s)
@@ -124,39 +131,14 @@ class FolderSurvey:
                 hand.messages.append(os.fsencode(name))
         return [hands[key] for key in sorted(hands)]
 
-    def _look_at_producers(self, controls: list[str]) -> None:
-        from persistq._folder import control, names
+    def _look_at_producers(self, controls: Collection[str], verdicts: Verdicts) -> None:
+        from persistq._folder import control
 
-        announced: dict[tuple[str, str, str], float] = {}
-        finished = set()
-        self.failed = by_hand = False
-        for name in controls:
-            path = os.path.join(self.path, name)
-            found, producer = control.read(path)
-            if not found:
-                continue
-            if name.endswith(names.FAILED) or (producer is None and name.endswith(names.HELO)):
-                self.failed = True
-            if producer is None:
-                by_hand |= name.endswith(names.DONE)
-            elif name.endswith(names.HELO):
-                try:
-                    announced[producer] = os.stat(path).st_mtime
-                except FileNotFoundError:
-                    continue
-            else:
-                finished.add(producer)
-        self.producers = Producers(closed=len(finished))
-        self.ended = by_hand or (bool(finished) and announced.keys() <= finished)
-        fqdn = _processes.machine_fqdn() if announced.keys() - finished else ""
-        for producer in announced.keys() - finished:
-            start_s: float | None = float("-inf")
-            if producer[0] == fqdn and producer[1].isdecimal():
-                start_s = _processes.process_start_s(int(producer[1]))
-            if _state(start_s, announced[producer]) == ALIVE:
-                self.producers.open += 1
-            else:
-                self.producers.dead += 1
+        found = control.Producers(self.path)
+        found.look(controls)
+        self.failed, self.ended = found.failed, found.done
+        dead = len(found.dead(verdicts))
+        self.producers = Producers(len(found.open) - dead, len(found.finished), dead)
 
     def _look_at_groups(
         self,
@@ -164,7 +146,7 @@ class FolderSurvey:
         items: frozenset[str],
         locate: Callable[[str], tuple[Hashable, Hashable] | None],
     ) -> None:
-        from persistq._folder.grouped import Groups
+        from persistq._folder.groups import Groups
 
         groups = Groups(locate, items)
         for name in waiting:
@@ -191,10 +173,23 @@ class FolderSurvey:
         )
 
     @property
+    def needs_attention(self) -> bool:
+        """Whether a person must look: a failure, or what is left of the dead, or with nobody."""
+        hands = self.in_progress
+        is_anybody_there = self.producers.open or any(hand.state != DEAD for hand in hands)
+        return bool(
+            self.failed
+            or self.set_aside
+            or self.producers.dead
+            or any(hand.state == DEAD for hand in hands)
+            or (self.outstanding and not is_anybody_there)
+        )
+
+    @property
     def is_queue(self) -> bool:
         """Whether there is anything of a folder queue at all."""
         counts = vars(self.producers).values()
-        return bool(self.outstanding or self.failed or self.ended or any(counts))
+        return bool(self.outstanding or self.set_aside or self.failed or self.ended or any(counts))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can say."""
@@ -207,14 +202,88 @@ class FolderSurvey:
         }
 
 
-def _state(start_s: float | None, since_s: float) -> str:
-    if start_s is None or start_s > since_s + _processes.YOUNGER_S:
-        return DEAD
-    return ALIVE
-
-
 def _count_messages(folder: str, extension: str) -> int:
     with os.scandir(folder) as entries:
         return sum(
             entry.name.endswith(extension) and not entry.name.startswith(".") for entry in entries
         )
+
+
+def extensions_in(folder: str) -> list[str]:
+    """Give the message extensions of those who use a folder, by their leases and control files.
+
+    Args:
+        folder (str): Path of the folder.
+
+    Returns:
+        list[str]: With their leading dots, sorted; none where nobody says.
+    """
+    from persistq import _lease
+    from persistq._folder import control, names
+
+    try:
+        there = os.listdir(folder)
+    except OSError:
+        return []
+    leases = [name for name in there if names.parse_lease(name)]
+    # The latest of each: a folder may have been used for years.
+    controls = sorted(name for name in there if name.endswith((names.HELO, names.DONE)))
+    said = [_lease.read(os.path.join(folder, name)) for name in leases[-_ASKED:]]
+    said += [control.header_of(os.path.join(folder, name)) for name in controls[-_ASKED:]]
+    found = set()
+    for facts in said:
+        extension = facts.get("messageExtension")
+        if isinstance(extension, str) and extension:
+            found.add("." + extension.lstrip("."))
+    return sorted(found)
+
+
+def extension_of(folder: str, named: str | None) -> str:
+    """Give the message extension of a queue.
+
+    Args:
+        folder (str): Path of its folder.
+        named (str | None): What the user says; None: what those who use the folder say.
+
+    Returns:
+        str: With its leading dot; `.tsv` where nobody says.
+
+    Raises:
+        ValueError: There are several.
+    """
+    from persistq._folder.names import dotted
+
+    if named is not None:
+        return dotted(named)
+    found = extensions_in(folder)
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} is the folder of queues of several extensions ({', '.join(found)}); say "
+            "which with --extension"
+        )
+    return found[0] if found else ".tsv"
+
+
+def extension_of_claim(path: str, named: str | None) -> tuple[str, bool]:
+    """Give the message extension of a claimed file, as its lease knows it.
+
+    Args:
+        path (str): Path of the claimed file.
+        named (str | None): What the user says; None: what is known.
+
+    Returns:
+        tuple[str, bool]: With its leading dot; and whether it counts in other letters, too.
+    """
+    from persistq import _lease
+    from persistq._folder.names import dotted, lease_name, parse_wip
+
+    folder, name = os.path.split(os.path.abspath(path))
+    parts = parse_wip(name)
+    said = _lease.read(os.path.join(folder, lease_name(parts[0], parts[1]))) if parts else {}
+    ignore_case = said.get("ignoreCase") is True
+    if named is not None:
+        return dotted(named), ignore_case
+    known = said.get("messageExtension")
+    if isinstance(known, str) and known:
+        return dotted(known), ignore_case
+    return extension_of(folder, None), False

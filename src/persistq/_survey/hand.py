@@ -18,7 +18,7 @@ class InHand:
 
     Attributes:
         pid (int): Its process id.
-        host (str): Ten digits for its host; empty for a journal.
+        host (str): Its host: a name, or ten digits where no lease tells; empty for a journal.
         state (str): ALIVE, DEAD, or ELSEWHERE: on a host that cannot be asked.
         count (int): How many messages it has in hand.
         since_s (float): When it took the last one (journals) or the first one (folders), in

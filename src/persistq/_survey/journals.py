@@ -26,7 +26,9 @@ class JournalSurvey:
         completed (int): Messages completed.
         failed (int): Messages set aside, of which nobody has decided.
         outstanding (int): Messages requested, and neither completed nor set aside.
-        carried_on (str | None): The directory of the run that has carried on this one's work.
+        carried_on (str | None): The directory of the run that has carried on this one's work. What
+            is outstanding and set aside is there then, and none of it here; but if that is gone,
+            it is only here.
         in_progress (list[InHand]): What processes have in hand, by process.
         carried (int): How many of the requested ones were carried over from the run before.
         torn (int): Torn last lines, as a crash leaves them.
@@ -54,6 +56,7 @@ class JournalSurvey:
 
     def _look(self) -> None:
         from persistq._journal import failures
+        from persistq._journal.decisions import is_elsewhere
         from persistq._journal.outstanding import count
 
         state = RunState(self.path, self.prefix)
@@ -70,6 +73,8 @@ class JournalSurvey:
         self.carried_on = state.seal.directory if state.seal is not None else None
         left = totals.lines
         self._look_at_hands(state, dict(members), left if isinstance(left, set) else set(left))
+        if is_elsewhere(state):
+            self.outstanding = self.failed = 0
 
     def _look_at_hands(
         self, state: RunState, members: dict[Member, bool | None], left: set[bytes]
@@ -87,6 +92,8 @@ class JournalSurvey:
             lines = [line for line in in_hand(state, name.tag) if line_key(line) in left]
             if lines:
                 hand = DEAD if dead_of.get(name.tag, True) else ALIVE
+                if hand == DEAD and state.seal is not None:
+                    continue  # the run that has carried it on does it
                 pid = int(name.tag.partition("-")[0])
                 since_s = os.stat(path).st_mtime
                 self.in_progress.append(InHand(pid, "", hand, len(lines), since_s, lines[:SHOWN]))
@@ -95,6 +102,11 @@ class JournalSurvey:
     def is_finished(self) -> bool:
         """Whether nothing is outstanding."""
         return self.outstanding == 0
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a person must look: work is set aside, or is left and nobody lives to do it."""
+        return bool(self.failed or (self.outstanding and not self.alive))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can say."""

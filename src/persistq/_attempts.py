@@ -1,4 +1,7 @@
-"""One attempt at a message's work: done at its end, set aside where it raises."""
+"""One attempt at a message's work: done at its end, set aside where it raises.
+
+For messages and for files alike.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class Attempt:
     def __init__(self, queue: CanFail, message: Any) -> None:
         self._queue = queue
         self._message = message
-        self.failed = False
+        self.failed: bool = False
 
     def __enter__(self) -> Attempt:
         return self
