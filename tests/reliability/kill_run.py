@@ -2,7 +2,8 @@
 
 Until a call ends by itself. Some messages raise, and some kill their worker. After it: each of the
 others was done, those are set aside, no call hung, and what was done more than once was in hand at
-a kill.
+a kill. Where the kill struck behind the recorded end of the job, the next call is a new job, which
+does all once more.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def kill_and_call_again(
     root: str, options: argparse.Namespace, rng: random.Random
 ) -> dict[str, int]:
     command = [sys.executable, __file__, "--run", root, *options.passed_on]
-    kills, hangs, limit_s, said = 0, 0, options.longest_s, ""
+    kills, hangs, ends, limit_s, said = 0, 0, 0, options.longest_s, ""
     while not said:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -83,6 +84,7 @@ def kill_and_call_again(
             process.wait()
             kills += 1
             hangs += not is_to_die
+            ends += has_ended(root)
         else:
             if process.returncode:
                 raise RuntimeError(f"a call ended by itself with {process.returncode}")
@@ -103,8 +105,15 @@ def kill_and_call_again(
         "not set aside": len(aside - set(outcome["failed"])),
         "outstanding": outcome["outstanding"],
         "repeated": sum(worked.values()) - len(worked),
-        "repeated at most": kills * 2 * options.workers,
+        "killed behind the end": ends,
+        "repeated at most": kills * 2 * options.workers + ends * options.messages,
     }
+
+
+def has_ended(root: str) -> bool:
+    """Whether the job of the last call is recorded as ended."""
+    runs = sorted(Path(root).glob("pickups/*/run_*/*_job.json"))
+    return bool(runs) and bool(json.loads(runs[-1].read_bytes())["ended"])
 
 
 def main() -> int:
