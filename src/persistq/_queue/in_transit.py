@@ -43,14 +43,17 @@ def living_in_transit(
     return {token: doing for token, doing in transit.items() if token in tokens}
 
 
-def have_moved_on(before: Mapping[str, InTransit], now: Mapping[str, InTransit]) -> bool:
-    """Tell whether each who was just taking a message has recorded it since, or taken none.
+def still_at_it(
+    before: Mapping[str, InTransit], now: Mapping[str, InTransit]
+) -> Mapping[str, InTransit]:
+    """Return those who were just taking a message, and have neither recorded it nor come back.
 
     Args:
         before (Mapping[str, InTransit]): As it was.
         now (Mapping[str, InTransit]): As it is. Who is not there any more has died.
     """
-    return all(
-        token not in now or not set(doing.taking).intersection(now[token].taking)
+    return {
+        token: doing
         for token, doing in before.items()
-    )
+        if token in now and not set(doing.taking).isdisjoint(now[token].taking)
+    }

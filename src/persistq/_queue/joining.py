@@ -18,7 +18,7 @@ from persistq import _fs
 from persistq._journal import recovery
 from persistq._journal.outstanding import outstanding
 from persistq._journal.run_state import RunState
-from persistq._queue.in_transit import have_moved_on, living_in_transit, token_of
+from persistq._queue.in_transit import living_in_transit, still_at_it, token_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class Joiner:
         self._failing = failing
         self._desertion = desertion
         self._prefix = prefix
-        self._missed: Counter[bytes] = Counter()  # what the last look missed
-        self._seen: Mapping[str, InTransit] = {}  # what was on its way then
+        self._missed: Counter[bytes] = Counter()  # what each look has missed since one
+        self._at_it: Mapping[str, InTransit] = {}  # who was just taking one then, and may be still
         self._to_put_back: deque[bytes] = deque()  # what the queue has had no room for
         self._unreadable: Counter[bytes] = Counter()  # what cannot be put on the queue at all
         self._next_look_s = 0.0
@@ -207,14 +207,20 @@ class Joiner:
             self._missed = Counter()
             return False
         missed = recovery.lost(RunState(membership.directory, self._prefix)) - self._unreadable
-        before, self._seen = self._seen, transit
-        found, self._missed = missed & self._missed, missed
+        found = missed & self._missed
         if not missed:
+            self._missed = Counter()
             recovery.check_off(state)
-        elif found and have_moved_on(before, transit):
+            return False
+        if found:
+            # Of many that wait, a call wakes only some at a time: who has moved on once, has.
+            self._missed, self._at_it = found, still_at_it(self._at_it, transit)
+        else:
+            self._missed, self._at_it = missed, transit
+        if found and not self._at_it:
             self._missed = Counter()
             self._put_all_back(list(found.elements()))
-            if not self._to_put_back:
+            if found == missed and not self._to_put_back:
                 recovery.check_off(state)
         else:
             self._transport.call_the_waiting(transit)

@@ -32,6 +32,9 @@ logger = logging.getLogger("persistq")
 
 _LOOK_S = 0.2
 _LOOK_AROUND_S = 1.0
+# Between two calls to those who wait, and for all of them.
+_APART_S = 0.001
+_ALL_S = 0.2
 
 _STR = frozenset({str})
 _WIRE = Codec()
@@ -315,8 +318,11 @@ class OwnQueue:
 
     def call_the_waiting(self, transit: Mapping[str, InTransit]) -> None:
         """Make those who wait for messages come back once, so that they are seen to wait."""
-        for _ in range(sum(len(t.taking) for t in transit.values())):
+        count = sum(len(t.taking) for t in transit.values())
+        for _ in range(count):
             self.carrier.wake()
+            # A moment apart: who is awake would read those of the others, and they sleep on.
+            time.sleep(min(_APART_S, _ALL_S / count))
 
     def __getstate__(self) -> dict[str, Any]:
         return {
