@@ -43,14 +43,14 @@ def living_in_transit(
     return {token: doing for token, doing in transit.items() if token in tokens}
 
 
-def have_moved_on(before: Mapping[str, InTransit], now: Mapping[str, InTransit]) -> bool:
-    """Tell whether each who was just taking a message has recorded it since, or taken none.
+def are_still_taking(before: Mapping[str, InTransit], now: Mapping[str, InTransit]) -> bool:
+    """Tell whether one who was just taking a message has neither recorded it since nor taken none.
 
     Args:
         before (Mapping[str, InTransit]): As it was.
         now (Mapping[str, InTransit]): As it is. Who is not there any more has died.
     """
-    return all(
-        token not in now or not set(doing.taking).intersection(now[token].taking)
+    return any(
+        token in now and not set(doing.taking).isdisjoint(now[token].taking)
         for token, doing in before.items()
     )

@@ -32,6 +32,9 @@ logger = logging.getLogger("persistq")
 
 _LOOK_S = 0.2
 _LOOK_AROUND_S = 1.0
+# What a woken process needs to look around and sleep again; and for how long all are called.
+_FALL_ASLEEP_S = 0.0005
+_CALLING_S = 0.3
 
 _STR = frozenset({str})
 _WIRE = Codec()
@@ -307,8 +310,17 @@ class OwnQueue:
 
     def call_the_waiting(self, transit: Mapping[str, InTransit]) -> None:
         """Make those who wait for messages come back once, so that they are seen to wait."""
+        # One by one: of those that sleep, the kernel wakes who has slept longest, but one that is
+        # awake takes whatever it finds, also what is there for others.
+        deadline_s = time.monotonic() + _CALLING_S
         for _ in range(sum(len(t.taking) for t in transit.values())):
             self.carrier.wake()
+            while True:
+                time.sleep(_FALL_ASLEEP_S)
+                if self.carrier.empty():
+                    break
+                if time.monotonic() > deadline_s:
+                    return  # they are at work: those that come next find it
 
     def __getstate__(self) -> dict[str, Any]:
         return {
