@@ -43,17 +43,14 @@ def living_in_transit(
     return {token: doing for token, doing in transit.items() if token in tokens}
 
 
-def still_at_it(
-    before: Mapping[str, InTransit], now: Mapping[str, InTransit]
-) -> Mapping[str, InTransit]:
-    """Return those who were just taking a message, and have neither recorded it nor come back.
+def are_still_taking(before: Mapping[str, InTransit], now: Mapping[str, InTransit]) -> bool:
+    """Tell whether one who was just taking a message has neither recorded it since nor taken none.
 
     Args:
         before (Mapping[str, InTransit]): As it was.
         now (Mapping[str, InTransit]): As it is. Who is not there any more has died.
     """
-    return {
-        token: doing
+    return any(
+        token in now and not set(doing.taking).isdisjoint(now[token].taking)
         for token, doing in before.items()
-        if token in now and not set(doing.taking).isdisjoint(now[token].taking)
-    }
+    )

@@ -18,7 +18,7 @@ from persistq import _fs
 from persistq._journal import recovery
 from persistq._journal.outstanding import outstanding
 from persistq._journal.run_state import RunState
-from persistq._queue.in_transit import living_in_transit, still_at_it, token_of
+from persistq._queue.in_transit import are_still_taking, living_in_transit, token_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class Joiner:
         self._failing = failing
         self._desertion = desertion
         self._prefix = prefix
-        self._missed: Counter[bytes] = Counter()  # what each look has missed since one
-        self._at_it: Mapping[str, InTransit] = {}  # who was just taking one then, and may be still
+        self._missed: Counter[bytes] = Counter()  # what the looks of late missed, each of them
+        self._seen: Mapping[str, InTransit] = {}  # what was on its way at the first of these
         self._to_put_back: deque[bytes] = deque()  # what the queue has had no room for
         self._unreadable: Counter[bytes] = Counter()  # what cannot be put on the queue at all
         self._next_look_s = 0.0
@@ -199,32 +199,45 @@ class Joiner:
             return False
         if not recovery.has_unchecked_deaths(state):
             return False
-        # A message may be on its way from another process that is just putting it, or taking it.
-        # What was missed at a moment when the queue was empty, and is still missed when each of
-        # those who were just taking one then has recorded it, or come back for another, is lost.
+        # First who is taking one, then what is missed: who has moved on has recorded it by then.
         transit = living_in_transit(self._transport, state)
-        if transit is None or any(t.sending or t.backlog for t in transit.values()):
-            self._missed = Counter()
+        if transit is None:
             return False
         missed = recovery.lost(RunState(membership.directory, self._prefix)) - self._unreadable
-        found = missed & self._missed
         if not missed:
             self._missed = Counter()
             recovery.check_off(state)
             return False
-        if found:
-            # Of many that wait, a call wakes only some at a time: who has moved on once, has.
-            self._missed, self._at_it = found, still_at_it(self._at_it, transit)
-        else:
-            self._missed, self._at_it = missed, transit
-        if found and not self._at_it:
-            self._missed = Counter()
-            self._put_all_back(list(found.elements()))
-            if found == missed and not self._to_put_back:
-                recovery.check_off(state)
-        else:
+        self._missed &= missed
+        if not self._missed:
+            self._begin_to_miss(missed, state)
+            return False
+        if are_still_taking(self._seen, transit):
             self._transport.call_the_waiting(transit)
+            return False
+        found, self._missed = self._missed, Counter()
+        self._put_all_back(list(found.elements()))
+        if found == missed and not self._to_put_back:
+            recovery.check_off(state)
         return False
+
+    def _begin_to_miss(self, missed: Counter[bytes], state: RunState) -> None:
+        """Note who may have what is missed in hand without having recorded it: seen in this order.
+
+        Missed first, then nobody just putting, then nothing in the queue: so all that is missed was
+        taken by then. Who has taken it and lives is just taking a message now. When each of these
+        has recorded what it took, or has come back for another, what is still missed is lost. The
+        moment is kept until all have moved on, for they do not all do so between two looks.
+        """
+        transit = living_in_transit(self._transport, state)
+        if transit is None or any(t.sending or t.backlog for t in transit.values()):
+            return
+        if not self._is_empty():
+            return
+        seen = living_in_transit(self._transport, state)
+        if seen is not None:
+            self._missed, self._seen = missed, seen
+            self._transport.call_the_waiting(seen)
 
     def _put_all_back(self, lines: list[bytes]) -> None:
         self._to_put_back += lines

@@ -32,9 +32,9 @@ logger = logging.getLogger("persistq")
 
 _LOOK_S = 0.2
 _LOOK_AROUND_S = 1.0
-# Between two calls to those who wait, and for all of them.
-_APART_S = 0.001
-_ALL_S = 0.2
+# What a woken process needs to look around and sleep again; and for how long all are called.
+_FALL_ASLEEP_S = 0.0005
+_CALLING_S = 0.3
 
 _STR = frozenset({str})
 _WIRE = Codec()
@@ -318,11 +318,17 @@ class OwnQueue:
 
     def call_the_waiting(self, transit: Mapping[str, InTransit]) -> None:
         """Make those who wait for messages come back once, so that they are seen to wait."""
-        count = sum(len(t.taking) for t in transit.values())
-        for _ in range(count):
+        # One by one: of those that sleep, the kernel wakes who has slept longest, but one that is
+        # awake takes whatever it finds, also what is there for others.
+        deadline_s = time.monotonic() + _CALLING_S
+        for _ in range(sum(len(t.taking) for t in transit.values())):
             self.carrier.wake()
-            # A moment apart: who is awake would read those of the others, and they sleep on.
-            time.sleep(min(_APART_S, _ALL_S / count))
+            while True:
+                time.sleep(_FALL_ASLEEP_S)
+                if self.carrier.empty():
+                    break
+                if time.monotonic() > deadline_s:
+                    return  # they are at work: those that come next find it
 
     def __getstate__(self) -> dict[str, Any]:
         return {
