@@ -56,7 +56,7 @@ def test_an_exception_whose_text_fails_is_described_all_the_same():
 
 @pytest.mark.parametrize("text", ["caf\udce9", "\ud800"])
 def test_what_is_no_valid_text_can_be_written_all_the_same(text):
-    _reasons.describe(text).encode("utf-8", "surrogateescape")
+    assert _reasons.describe(text).encode("utf-8", "surrogateescape")
 
 
 def test_a_reason_that_quotes_a_whole_file_is_cut():

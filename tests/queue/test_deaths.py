@@ -502,7 +502,8 @@ def test_a_script_ends_though_its_directory_and_all_workers_are_gone(tmp_path: P
         "shutil.rmtree(sys.argv[1])\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "run")]
-    subprocess.run(command, check=True, timeout=25, capture_output=True)
+    ended = subprocess.run(command, timeout=25, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 # --- orphans -----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -436,8 +437,10 @@ def test_a_worker_whose_parent_was_killed_ends_though_the_pipe_is_full(
     try:
         threading.Event().wait(1.5)  # by then it has looked, and tried to wake itself
         (tmp_path / "open").touch()
-        while _is_there(pid):
+        deadline_s = time.monotonic() + 20
+        while _is_there(pid) and time.monotonic() < deadline_s:
             threading.Event().wait(0.02)
+        assert not _is_there(pid), "the worker has not ended"
     finally:
         if _is_there(pid):
             os.kill(pid, signal.SIGKILL)
