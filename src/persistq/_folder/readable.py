@@ -9,6 +9,7 @@ import threading
 import time
 from functools import partial
 from queue import Empty
+from threading import get_ident
 
 from persistq import _fs
 from persistq._folder import names, recovery
@@ -96,6 +97,8 @@ class ReadableFolderQueue(Finishing):
         super()._start_here()
         self._extension_length = len(self._extension)
         self._one_case = not self.ignore_case
+        self._claim_prefix = self._folder_prefix + self._prefix
+        self._is_quick = self._one_case and not self.min_age
         self._producers = Producers(self.path)
         # Seconds until what is withheld may be had; None while nothing is.
         self._pause_s: float | None = None
@@ -143,10 +146,20 @@ class ReadableFolderQueue(Finishing):
         while True:
             if self._generation != generation[0]:
                 self._own()
-            watch = self._watch
+            watch, lock = self._watch, self._lock
             try:
                 before = watch.changes
-                with self._lock:
+                if lock.first == get_ident():
+                    was_busy = lock.is_busy
+                    try:
+                        lock.is_busy = True
+                        if lock.is_alone or was_busy:
+                            path = self._take_quickly(taking)
+                            if path is not None:
+                                return path
+                    finally:
+                        lock.is_busy = was_busy
+                with lock:
                     self._taking = taking
                     message = self._look()
                     seen = watch.changes
@@ -195,6 +208,37 @@ class ReadableFolderQueue(Finishing):
         # A report may have been read, and not been applied.
         self._watch.index = self._index = self._make_index()
         self._watch.distrust()
+
+    def _take_quickly(self, taking: list[str]) -> str | None:
+        """Claim the first file, where nothing else is to be considered: what most calls come to.
+
+        As `_look` and all that it calls, in one step after the other; None, with nothing claimed,
+        wherever it would do more. The caller has the turn.
+        """
+        member, index = self._member, self._index
+        if (
+            not self._is_quick
+            or member.lease is None
+            or not self._watch.is_quiet()
+            or self._producers.failed
+            or self._to_hand_out
+            or self._waiting_room.waiting
+            or (name := index.take()) is None
+        ):
+            return None
+        source = self._folder_prefix + name
+        path = f"{self._claim_prefix}{name[: -self._extension_length]}.wip"
+        claimed = member.claimed
+        if path not in claimed:
+            claimed.add(path)
+            taking.append(path)
+            if _fs.is_renamed_alone(source, path):
+                self._latest = path
+                return path
+            taking.clear()
+            claimed.discard(path)
+        index.add(name)
+        return None
 
     def _look(self) -> Message | None:
         """Give what there is for this consumer now, or None."""
@@ -339,32 +383,29 @@ class ReadableFolderQueue(Finishing):
         if member.lease is None:
             member.hold()  # before anything bears this process's number
         claimed, taking = member.claimed, self._taking
-        # Other queues of this process, in other threads, claim by the same names: what is known of
-        # a claim, and the claim, are one step for them.
-        with member.lock:
-            known = path in claimed
-            claimed.add(path)
-            taking.append(path)
-            try:
-                if not _fs.claim(folder_prefix + name, path):
-                    taking.pop()
-                    if not known:
-                        claimed.discard(path)
-                    return None
-            except FileExistsError:
-                if known or not self._hands_out_found:
-                    taking.pop()
-                    raise
-                # Nobody else gives such names, and no caller has it: so it is claimed by us
-                # already.
-                self._watch.distrust()  # the new file still waits
-                _log.warning("%s was left claimed, and nobody has it: it is handed out", path)
-                return path
-            except OSError:
+        known = path in claimed
+        claimed.add(path)
+        taking.append(path)
+        try:
+            if not _fs.claim(folder_prefix + name, path):
                 taking.pop()
                 if not known:
                     claimed.discard(path)
+                return None
+        except FileExistsError:
+            if known or not self._hands_out_found:
+                taking.pop()
                 raise
+            # Nobody else gives such names, and no caller has it: so it is claimed by us
+            # already.
+            self._watch.distrust()  # the new file still waits
+            _log.warning("%s was left claimed, and nobody has it: it is handed out", path)
+            return path
+        except OSError:
+            taking.pop()
+            if not known:
+                claimed.discard(path)
+            raise
         if self._watch.careful and not is_still_a_file(path, folder_prefix + name):
             taking.pop()
             claimed.discard(path)

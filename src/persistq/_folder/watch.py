@@ -203,23 +203,40 @@ class Watch:
 
     def refresh(self) -> None:
         """Learn what has come since the last call: one read, where the kernel reports it."""
-        reports = self._reports
-        if reports is not None:
-            try:
-                data = os.read(reports.fd, _FIRST_BUFFER_BYTES)
-            except BlockingIOError:
-                pass
-            else:
-                # Mostly it is a single report, of what this process claimed last.
-                if not (
-                    len(data) <= _FIRST_BUFFER_BYTES - _LONGEST_BYTES
-                    and data.startswith(self._own, 16)
-                    and _name_length(data, 12)[0] + 16 == len(data)
-                    and b".wip\0" in data
-                ):
-                    self._take(data, _FIRST_BUFFER_BYTES)
+        self.is_quiet()
         if time.monotonic() >= self._next_look_s:
             self._safety_look()
+
+    def is_quiet(self) -> bool:
+        """Apply what has been reported, and tell whether nothing is to be done but to claim.
+
+        Not so where more has come than this process's last claim, where a look is due, or where a
+        file must be looked at before or after it is claimed.
+        """
+        if self._reports is None:
+            return False
+        try:
+            data = os.read(self._reports.fd, _FIRST_BUFFER_BYTES)
+        except BlockingIOError:
+            pass
+        else:
+            # Mostly it is a single report, of what this process claimed last.
+            if not (
+                len(data) <= _FIRST_BUFFER_BYTES - _LONGEST_BYTES
+                and data.startswith(self._own, 16)
+                and _name_length(data, 12)[0] + 16 == len(data)
+                and b".wip\0" in data
+            ):
+                self._take(data, _FIRST_BUFFER_BYTES)
+                return False
+        return not (
+            self.controls_changed
+            or self.careful
+            or self.unsure
+            or self.noted
+            or self.odd
+            or time.monotonic() >= self._next_look_s
+        )
 
     def _drain(self) -> None:
         while self._reports is not None:

@@ -18,7 +18,7 @@ from threading import get_ident
 from persistq import _fs
 from persistq._journal.codec import WITHDRAWN
 from persistq._journal.lines import place_of
-from persistq._journal.turn import Turn
+from persistq._turn import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from persistq._journal import turn as turns
-from persistq._journal.turn import Turn
+from persistq import _turn as turns
+from persistq._turn import Turn
 
 PATIENCE_S = 10
 
