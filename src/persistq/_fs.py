@@ -37,7 +37,6 @@ __all__ = [
     "file_lock",
     "folder_lock",
     "has_kernel_rename",
-    "is_renamed_alone",
     "is_same_file",
     "lock_domain",
     "make_folders",
@@ -274,11 +273,6 @@ def _rename_under_lock(source: str, target: str) -> None:
             os.rename(source, target)
         finally:
             os.close(fd)
-
-
-def is_renamed_alone(source: str, target: str) -> bool:
-    """Do what `claim` does in one step, where there is one; False, and nothing done, else."""
-    return _kernel_rename(source, target) == 0
 
 
 def claim(source: str, target: str) -> bool:

@@ -219,25 +219,27 @@ class ReadableFolderQueue(Finishing):
         if (
             not self._is_quick
             or member.lease is None
-            or not self._watch.is_quiet()
-            or self._producers.failed
             or self._to_hand_out
             or self._waiting_room.waiting
-            or (name := index.take()) is None
+            or self._producers.failed
         ):
             return None
-        source = self._folder_prefix + name
-        path = f"{self._claim_prefix}{name[: -self._extension_length]}.wip"
         claimed = member.claimed
-        if path not in claimed:
+        while self._watch.is_quiet() and (name := index.take()) is not None:
+            path = f"{self._claim_prefix}{name[: -self._extension_length]}.wip"
+            if path in claimed:
+                index.add(name)
+                return None
             claimed.add(path)
             taking.append(path)
-            if _fs.is_renamed_alone(source, path):
-                self._latest = path
-                return path
+            try:
+                if _fs.claim(self._folder_prefix + name, path):
+                    self._latest = path
+                    return path
+            except OSError:
+                index.add(name)  # the longer way meets it again, and knows what to do
             taking.clear()
             claimed.discard(path)
-        index.add(name)
         return None
 
     def _look(self) -> Message | None:

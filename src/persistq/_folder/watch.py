@@ -210,8 +210,8 @@ class Watch:
     def is_quiet(self) -> bool:
         """Apply what has been reported, and tell whether nothing is to be done but to claim.
 
-        Not so where more has come than this process's last claim, where a look is due, or where a
-        file must be looked at before or after it is claimed.
+        Not so where anything has come but claims, where a look is due, or where a file must be
+        looked at before or after it is claimed.
         """
         if self._reports is None:
             return False
@@ -221,13 +221,13 @@ class Watch:
             pass
         else:
             # Mostly it is a single report, of what this process claimed last.
-            if not (
+            is_own = (
                 len(data) <= _FIRST_BUFFER_BYTES - _LONGEST_BYTES
                 and data.startswith(self._own, 16)
                 and _name_length(data, 12)[0] + 16 == len(data)
                 and b".wip\0" in data
-            ):
-                self._take(data, _FIRST_BUFFER_BYTES)
+            )
+            if not is_own and not self._take(data, _FIRST_BUFFER_BYTES):
                 return False
         return not (
             self.controls_changed
@@ -246,19 +246,25 @@ class Watch:
                 return
             self._take(data, _BUFFER_BYTES)
 
-    def _take(self, data: bytes, room: int) -> None:
+    def _take(self, data: bytes, room: int) -> bool:
         """Apply reports, and those behind them; where there is a gap, ask for a full look.
 
         Args:
             data (bytes): One or more reports.
             room (int): How many bytes they might have had.
+
+        Returns:
+            bool: Whether they were all of claims, so that nothing has come.
         """
         self.changes += 1
         index, extension = self.index, self._extension
         position, end = 0, len(data)
+        only_claims = True
         while True:
             if self._take_claims(data):
                 position = end
+            else:
+                only_claims = False
             while position < end:
                 _, mask, _, length = _HEADER.unpack_from(data, position)
                 start = position + _HEADER.size
@@ -268,7 +274,7 @@ class Watch:
                         self._close_reports()
                     self.distrust()
                     if self._reports is None:
-                        return
+                        return False
                     continue
                 name = os.fsdecode(data[start:position].rstrip(b"\0"))
                 if mask & _IS_FOLDER:
@@ -293,12 +299,12 @@ class Watch:
                 else:
                     self._strangers = True
             if end <= room - _LONGEST_BYTES or self._reports is None:
-                return
+                return only_claims
             room = _BUFFER_BYTES
             try:
                 data = os.read(self._reports.fd, room)
             except BlockingIOError:
-                return
+                return only_claims
             position, end = 0, len(data)
 
     def _take_claims(self, data: bytes) -> bool:
