@@ -320,7 +320,7 @@ def test_join_leaves_it_to_the_workers_once_the_queue_is_closed(
     q.put_many(["a", "b"])
     start_holder(nursery, q, 1).kill()
     q.close()
-    assert q.join(1) is False
+    assert q.join(0.3) is False
     assert nursery.start(workers.work, q).result() == ["b", "a"]
     assert q.join(5)
 
@@ -333,9 +333,9 @@ def test_join_does_not_wait_for_ever_for_workers_that_all_died(
     q.put("a")
     holder = start_holder(nursery, q, 1)
     q.close()
-    assert q.join(0.5) is False
+    assert q.join(0.3) is False
     holder.kill()
-    assert q.join(0.5) is False
+    assert q.join(0.3) is False
     with pytest.raises(PersistqError, match="Start the job again"):
         q.join()
     assert Journals(tmp_path).outstanding() == ["a"]
