@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import os
 import pickle
 import queue
 import subprocess
@@ -12,19 +13,75 @@ from pathlib import Path
 
 import pytest
 
-from persistq import FailedWork, PersistentQueue
+from persistq import (
+    FailedWork,
+    PersistentQueue,
+    ReadableFolderQueue,
+    ReadableGroupedFileFolderQueue,
+)
 
 ROOT = Path(__file__).parent.parent
+
+
+def check(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a type checker of this interpreter, on src/ and not on what is installed."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "src"),
+        # Where pyright looks for the interpreter that says what can be imported.
+        "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", tool, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=200,
+    )
+
+
+@pytest.fixture(scope="module")
+def pyright() -> None:
+    """Skip where pyright cannot run: it is fetched, with a node of its own, at its first start."""
+    if importlib.util.find_spec("pyright") is None:
+        pytest.skip("pyright is not installed")
+    started = check("pyright", "--version")
+    if started.returncode != 0:
+        pytest.skip(f"pyright does not start: {started.stdout}")
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
 def test_a_typed_script_of_a_users_is_understood_and_its_errors_found(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "tests/typed"]
-    ended = subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200
-    )
+    ended = check("mypy", "--cache-dir", str(tmp_path), "tests/typed")
     assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.timeout(240)
+def test_pyright_understands_it_and_finds_its_errors_too(pyright: None) -> None:
+    ended = check("pyright", "tests/typed")
+    assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.timeout(240)
+def test_a_type_checker_knows_all_that_is_public(pyright: None) -> None:
+    ended = check("pyright", "--verifytypes", "persistq", "--ignoreexternal")
+    assert f'Package directory: "{ROOT / "src" / "persistq"}"' in ended.stdout
+    assert "Type completeness score: 100%" in ended.stdout
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_folder_queues_are_subscriptable_and_stay_what_they_are(tmp_path: Path) -> None:
+    class Uploads(ReadableFolderQueue[str]):
+        pass
+
+    (tmp_path / "a.tsv").touch()
+    uploads = pickle.loads(pickle.dumps(ReadableFolderQueue[str](tmp_path)))
+    assert type(uploads) is ReadableFolderQueue
+    assert Uploads(tmp_path).get(timeout=0) == uploads.wip_filename("a.tsv")
+    assert issubclass(ReadableGroupedFileFolderQueue, ReadableFolderQueue)
 
 
 def test_queues_and_failed_work_are_subscriptable_as_those_of_the_standard_library_are() -> None:

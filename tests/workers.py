@@ -17,6 +17,7 @@ from persistq import (
     UpstreamFailureError,
     pickup_dirs,
 )
+from persistq._queue import orphans, own_queue, user_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,7 +223,14 @@ def be_a_parent(talk: Any, folder: str, method: str, is_users: bool) -> None:
     talk.recv()
 
 
+def join_until(q: PersistentQueue, has_come: Callable[[], object]) -> None:
+    """Join a moment at a time until something has come of that; the test's time limit ends it."""
+    while not has_come():
+        assert q.join(0.02) is False
+
+
 def work_and_tell(q: PersistentQueue, path: str) -> None:
+    orphans._LOOK_S = own_queue._LOOK_AROUND_S = user_queue._LOOK_AROUND_S = 0.1
     Path(path + ".begun").touch()
     try:
         work(None, q)

@@ -60,8 +60,10 @@ def test_killed_waiting_workers_do_not_stop_the_last_one(
     ["after taking a slot", "after taking a record"],
 )
 def test_a_slot_that_a_killed_process_took_with_it_is_replaced(
-    nursery: Nursery, moment: str
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
+    monkeypatch.setattr(slots, "_LOST_AFTER_S", 0.2)
+    monkeypatch.setattr(slots, "_LOOK_S", 0.05)
     queue = Carrier(1, ctx=FORK)
     if moment == "after taking a record":
         queue.put("taken")
@@ -72,7 +74,11 @@ def test_a_slot_that_a_killed_process_took_with_it_is_replaced(
         assert queue.get(timeout=0) == n
 
 
-def test_a_slot_wrongly_replaced_is_taken_out_again(nursery: Nursery) -> None:
+def test_a_slot_wrongly_replaced_is_taken_out_again(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "_LOST_AFTER_S", 0.2)
+    monkeypatch.setattr(slots, "_LOOK_S", 0.05)
     queue = Carrier(2, ctx=FORK)
     mine: Any = queue._slots
     # A process that is only stopped: it has the slot, and gives it back in the end.

@@ -57,17 +57,27 @@ def test_a_file_that_has_stood_still_for_long_is_handed_out_at_once(folder: Path
         ReadableFolderQueue(folder, min_age=-1)
 
 
-def test_a_young_file_keeps_done_from_coming_and_not_the_others(folder: Path) -> None:
-    write(folder, "b.tsv")
-    time.sleep(0.6)
+def test_a_young_file_keeps_done_from_coming_and_not_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_ns = notes.file_system_now_ns
+
+    def an_hour_later(staged: str) -> int:
+        return real_ns(staged) + 3600 * 10**9
+
     write(folder, "a.tsv")
     (folder / "x.done").touch()
-    queue = ReadableFolderQueue(folder, min_age=500)
-    assert queue.get(0) == queue.wip_filename("b.tsv")
+    queue = ReadableFolderQueue(folder, min_age=3_000_000)
     with pytest.raises(Empty):
         queue.get(0)
-    assert queue.get(20_000) == queue.wip_filename("a.tsv")
-    assert queue.get(0) is DONE
+    write(folder, "b.tsv")
+    monkeypatch.setattr(notes, "file_system_now_ns", an_hour_later)
+    assert queue.get(20_000) == queue.wip_filename("b.tsv")
+    with pytest.raises(Empty):
+        queue.get(0)  # it has seen for itself that "a" is younger than that
+    another = ReadableFolderQueue(folder, min_age=3_000_000)
+    assert another.get(20_000) == queue.wip_filename("a.tsv")
+    assert another.get(0) is DONE
 
 
 def test_a_file_released_with_a_delay_comes_behind_the_others_in_all_processes(

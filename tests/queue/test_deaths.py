@@ -30,6 +30,11 @@ needs_kill = pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL and flock
 pytestmark = needs_kill
 
 
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_LOOK_S", 0.05)
+
+
 def started(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("jobs_started_*.tsv"))
 
@@ -256,7 +261,9 @@ def test_what_a_stopped_worker_has_taken_is_never_held_for_lost(
     assert stopped.receive() == "taken"
     os.kill(stopped.pid, signal.SIGSTOP)
     start_holder(nursery, q, 1).kill()
-    assert q.join(2.5) is False  # "b" is back on the queue, and "a" may be in a living hand
+    workers.join_until(q, lambda: q.qsize() == 1)  # "b" is back
+    assert q.join(0.5) is False  # and "a" may be in a living hand
+    assert q.qsize() == 1
     q.close()
     assert nursery.start(workers.work, q).result() == ["b"]
     os.kill(stopped.pid, signal.SIGCONT)
@@ -313,7 +320,7 @@ def test_join_leaves_it_to_the_workers_once_the_queue_is_closed(
     q.put_many(["a", "b"])
     start_holder(nursery, q, 1).kill()
     q.close()
-    assert q.join(1) is False
+    assert q.join(0.3) is False
     assert nursery.start(workers.work, q).result() == ["b", "a"]
     assert q.join(5)
 
@@ -322,14 +329,13 @@ def test_join_does_not_wait_for_ever_for_workers_that_all_died(
     tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(desertion, "_REPLACEMENT_S", 0.2)
-    monkeypatch.setattr(joining, "_LOOK_S", 0.05)
     q = PersistentQueue("jobs", tmp_path)
     q.put("a")
     holder = start_holder(nursery, q, 1)
     q.close()
-    assert q.join(0.5) is False
+    assert q.join(0.3) is False
     holder.kill()
-    assert q.join(0.5) is False
+    assert q.join(0.3) is False
     with pytest.raises(PersistqError, match="Start the job again"):
         q.join()
     assert Journals(tmp_path).outstanding() == ["a"]
@@ -360,7 +366,7 @@ def test_join_misses_a_message_whose_taker_died_before_recording_it(
     q.put_many(["a", "b"])
     assert nursery.start(workers.die_before_recording, q).join() == -signal.SIGKILL
     holder = start_holder(nursery, q, 1)  # alive, with one in hand that nobody misses
-    assert q.join(2) is False
+    workers.join_until(q, q.qsize)
     assert q.get(timeout=5) == "a"
     q.task_done("a")
     with pytest.raises(queue.Empty):
@@ -378,7 +384,8 @@ def test_join_ends_though_a_worker_died_before_it_could_say_that_a_message_is_do
     q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
     q.put_many(["a", "b"])
     assert nursery.start(workers.die_before_acknowledging, q).join() == -signal.SIGKILL
-    assert q.join(1.2) is False  # for "b"
+    workers.join_until(q, lambda: list(tmp_path.glob(".jobs_*.settled")))
+    assert q.join(0.2) is False  # for "b"
     other = nursery.start(workers.work, q)
     if is_closed:
         q.close()
@@ -469,7 +476,8 @@ def test_join_counts_a_message_that_cannot_be_put_back_once(
     start_holder(nursery, q, 1).kill()
     q.put("good")
     holder = start_holder(nursery, q, 1)
-    assert not q.join(2.5)
+    workers.join_until(q, lambda: list(tmp_path.glob(".jobs_*.settled")))
+    assert not q.join(0.5)
     holder.send("complete")
     assert holder.result() == ["good"]
     assert q.join(20)
@@ -481,9 +489,8 @@ def test_deaths_of_an_earlier_run_in_the_same_directory_are_forgotten(
     q = PersistentQueue("jobs", tmp_path, number_of_workers=2)
     q.put("old")
     start_holder(nursery, q, 1).kill()
-    assert q.join(1) is False  # which settles the death
+    workers.join_until(q, lambda: list(tmp_path.glob(".jobs_*.settled")))
     q.close()
-    assert list(tmp_path.glob(".jobs_*.settled"))
     again = PersistentQueue("jobs", tmp_path, tmp_path)
     assert not list(tmp_path.glob(".jobs_*.settled"))
     again.put("new")

@@ -20,9 +20,11 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL and flock
 HEAD = """
     import multiprocessing, os, queue, signal, sys, time
     from persistq import PersistentQueue, UpstreamFailureError
-    from persistq._queue import consumer, desertion, orphans
+    from persistq._queue import desertion, joining, lookout, orphans, own_queue, producer
 
-    orphans._LOOK_S = consumer._PRODUCERS_S = 0.2
+    # How often is looked for what nothing reports.
+    orphans._LOOK_S = lookout._PRODUCERS_S = own_queue._LOOK_AROUND_S = 0.1
+    joining._LOOK_S = producer._LOOK_S = 0.1
 
     def say(text):
         with open("log", "a") as file:

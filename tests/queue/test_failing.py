@@ -15,6 +15,7 @@ import pytest
 import workers
 from journals import Journals
 from persistq import FailedWork, JournalError, PersistentQueue
+from persistq._queue import joining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -220,13 +221,14 @@ def test_killed_at_any_step_a_message_is_outstanding_or_set_aside_or_decided(
 @needs_kill
 @pytest.mark.parametrize("limit", [1, 2, 3, None])
 def test_at_so_many_deaths_within_a_run_a_message_is_set_aside(
-    tmp_path: Path, nursery: Nursery, limit: int | None
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch, limit: int | None
 ) -> None:
+    monkeypatch.setattr(joining, "_LOOK_S", 0.05)
     q = PersistentQueue("jobs", tmp_path, max_attempts=limit)
     q.put_many(["poison", "good"])
     for _ in range((limit or 6) - 1):
         assert nursery.start(workers.take_and_die, q, 1).join() == -signal.SIGKILL
-        assert q.join(0.7) is False  # puts it back, behind the other
+        workers.join_until(q, lambda: q.qsize() == 2)  # puts it back, behind the other
         if q.get(timeout=5) == "good":
             q.put("good")
             q.task_done("good")
@@ -237,7 +239,7 @@ def test_at_so_many_deaths_within_a_run_a_message_is_set_aside(
     assert failed(q) == []
     assert nursery.start(workers.take_and_die, q, 1).join() == -signal.SIGKILL
     if limit is None:
-        assert q.join(0.7) is False
+        workers.join_until(q, lambda: q.qsize() == 2)
         assert failed(q) == []
         return
     other = nursery.start(workers.work, q)

@@ -84,7 +84,7 @@ def test_eight_threads_share_queues_and_folders(part: str) -> None:
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("arguments", [["--start-method=spawn"], ["--results"]])
+@pytest.mark.parametrize("arguments", [["--start-method=spawn"], ["--results", "--longest-s=0.5"]])
 def test_killed_and_called_again_run_does_all_or_sets_it_aside(arguments: list[str]) -> None:
     found = figures("kill_run.py", "--kills=3", "--messages=200", "--workers=2", *arguments)
     assert found["kills"] >= 3

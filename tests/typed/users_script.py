@@ -1,14 +1,16 @@
 """A script of a user who has types: a type checker reads it, nobody runs it.
 
-Each `type: ignore` stands for an error that there must be: mypy --strict refuses one too many.
+Each `type: ignore` stands for an error that there must be: mypy --strict and, with the next line,
+pyright refuse one too many.
 """
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 
 import multiprocessing
 import queue
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from persistq import (
     DONE,
@@ -83,6 +85,7 @@ def choose_a_carrier() -> None:
     PersistentQueue[str](queue=multiprocessing.JoinableQueue(100))
     PersistentQueue[str](queue=multiprocessing.get_context("spawn"))
     PersistentQueue[str](queue=multiprocessing.get_context("spawn").JoinableQueue())
+    PersistentQueue[str](queue=multiprocessing.Manager().Queue())
     PersistentQueue[str](queue=multiprocessing.Manager().JoinableQueue())
     PersistentQueue[str](queue=Mine())
     PersistentQueue[str](queue=None, maxsize=10)
@@ -121,9 +124,53 @@ def call_run() -> Summary:
 
 def use_folders() -> None:
     with WritableFolderQueue("files") as producer:
-        producer.put("a.tsv")
-    finished = ReadableFolderQueue("files", task_done_directory="finished")
-    for path in finished:
-        finished.task_done(path)
-    for paths in ReadableGroupedFileFolderQueue("files"):
-        print(sorted(paths))
+        assert_type(producer.put("a.tsv"), str)
+    files = ReadableFolderQueue("files", task_done_directory="finished")
+    assert_type(files, ReadableFolderQueue[str])
+    assert_type(files.path, str)
+    assert_type(files.task_done_directory, Union[str, None])
+    for path in files:
+        assert_type(path, str)
+        with files.attempt(path) as attempt:
+            load(path)
+        assert_type(attempt.failed, bool)
+    files.work(load)
+    files.work(load_all)  # type: ignore[arg-type]
+    assert_type(files.reclaim_abandoned(), list[str])
+
+
+def use_groups() -> None:
+    groups = ReadableGroupedFileFolderQueue("files", list_of_items_in_group=["a", "b"])
+    assert_type(groups.list_of_items_in_group, Union[list[str], None])
+    for paths in groups:
+        assert_type(paths, list[str])
+        groups.release(paths, delay=10)
+    groups.work(load_all)
+    groups.work(load)  # type: ignore[arg-type]
+    take_a_file(groups)  # type: ignore[arg-type]
+
+
+def take_a_file(files: ReadableFolderQueue) -> str:
+    message = files.get(timeout=10)
+    message.upper()  # type: ignore[union-attr]
+    if message is DONE or message is FAILED:
+        return ""
+    assert_type(message, str)
+    files.task_done(message)
+    files.task_done({"header": {"uuid": "b0a7"}})
+    files.task_done(7.5)  # type: ignore[arg-type]
+    return message
+
+
+def load_all(paths: list[str]) -> int:
+    return len(paths)
+
+
+class Uploads(ReadableFolderQueue):
+    """A folder queue of a user's own class."""
+
+
+def use_uploads(uploads: Uploads) -> None:
+    take_a_file(uploads)
+    for path in uploads:
+        assert_type(path, str)

@@ -158,7 +158,7 @@ def _get(
                 return _end_by(signals[0])
             show.complain(f"process {actor.pid}, for which this was to get a file, has ended")
             return ERROR
-        if message is not None:
+        if isinstance(message, str):
             return _hand_over(reader, message, options)
         if deadline_s is not None and time.monotonic() >= deadline_s:
             return NOTHING

@@ -61,6 +61,7 @@ class _FolderQueue:
     Attributes:
         path (str): The folder, absolute.
         message_extension (str): Without its leading dot.
+        ignore_case (bool): As given.
         task_done_directory (str | None): Absolute.
 
     Raises:
@@ -82,14 +83,16 @@ class _FolderQueue:
         if not callable(sorting_function):
             raise TypeError(f"sorting_function is {sorting_function!r}; expected a function")
         self._sorting_function = sorting_function
-        self.message_extension = self._extension[1:]
-        self.path = os.path.abspath(os.fsdecode(path))
-        self.ignore_case = bool(ignore_case)
+        self.message_extension: str = self._extension[1:]
+        self.path: str = os.path.abspath(os.fsdecode(path))
+        self.ignore_case: bool = bool(ignore_case)
         if sync:
             _fs.make_folders(self.path)
         else:
             os.makedirs(self.path, exist_ok=True)
-        self.task_done_directory = self._other_folder("task_done_directory", task_done_directory)
+        self.task_done_directory: str | None = self._other_folder(
+            "task_done_directory", task_done_directory
+        )
         self._start_here()
 
     def _other_folder(self, name: str, path: str | os.PathLike[str] | None) -> str | None:

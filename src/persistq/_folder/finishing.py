@@ -11,21 +11,24 @@ from persistq._folder import failing, names, notes
 from persistq._folder.base import _FolderQueue
 from persistq._folder.moving import move_to
 from persistq._folder.publish import publish
+from persistq._generic import Claim, Generic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    import uuid
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Union
 
     from persistq._reasons import Reason
 
-    # What names a claimed file: its path, a UUID in its name, or a list of these.
-    Claimed = Any
+    # What names a claimed file: its path, a UUID in its name or a header with that; or a list of
+    # these.
+    Claimed = Union[str, bytes, os.PathLike[str], uuid.UUID, dict[str, Any], Sequence["Claimed"]]
 
 _log = logging.getLogger("persistq")
 
 
-class Finishing(_FolderQueue):
+class Finishing(_FolderQueue, Generic[Claim]):
     """The side of a consumer that has claimed something: base of the queues that hand out."""
 
     task_failed_directory: str | None = None
@@ -192,7 +195,7 @@ class Finishing(_FolderQueue):
         """
         return Attempt(self, obj)
 
-    def work(self, function: Callable[[Any], object]) -> int:
+    def work(self, function: Callable[[Claim], object]) -> int:
         """Call a function with each file until all are done; set aside those for which it raises.
 
         Args:
@@ -213,7 +216,7 @@ class Finishing(_FolderQueue):
 
     if TYPE_CHECKING:  # the queue that claims iterates
 
-        def __iter__(self) -> Iterator[Any]:
+        def __iter__(self) -> Iterator[Claim]:
             """Yield what is claimed until DONE."""
 
     def _resolve(self, obj: Claimed) -> list[str]:

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from persistq._folder.finishing import Claimed
     from persistq._reasons import Reason
+    from persistq._sentinels import Sentinel
 
 _log = logging.getLogger("persistq")
 
 
-class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
+class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
     """A folder queue that hands out sets of files: each when all its parts are there.
 
     A group is complete when each item of the list has a file in it; a second file for the same
@@ -72,7 +73,7 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
             )
         self.grouping_function = grouping_function
         self.item_function = item_function
-        self.list_of_items_in_group = (
+        self.list_of_items_in_group: list[str] | None = (
             None if list_of_items_in_group is None else [*list_of_items_in_group]
         )
         if self.list_of_items_in_group == []:
@@ -124,7 +125,7 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
             self._groups = Groups(locate, locate.items)
         return self._groups
 
-    def get(self, timeout: float | None = None) -> Any:
+    def get(self, timeout: float | None = None) -> list[str] | Sentinel:
         """Claim the next complete group, by renaming its files in their folder.
 
         Args:
@@ -132,9 +133,9 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue):
                 once.
 
         Returns:
-            list[str] | int: The paths of the claimed files, sorted; FAILED while a `.failed` is
-            there; DONE when no complete group waits and all announced producers are done. Parts
-            that remain then are logged as a warning, with what they miss.
+            list[str] | Sentinel: The paths of the claimed files, sorted; FAILED while a `.failed`
+            is there; DONE when no complete group waits and all announced producers are done.
+            Parts that remain then are logged as a warning, with what they miss.
 
         Raises:
             queue.Empty: No group was complete within `timeout`.

@@ -20,15 +20,16 @@ from persistq._folder.ordered import Ordered, sorting_key
 from persistq._folder.publish import is_still_a_file, publish
 from persistq._folder.waiting import WaitingRoom
 from persistq._folder.watch import Watch
+from persistq._generic import Claim
 from persistq._sentinels import DONE, FAILED
 from persistq.exceptions import UpstreamFailureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any, Union
+    from typing import Any
 
-    Message = Union[str, list[str], int]
+    from persistq._sentinels import Sentinel
 
 _log = logging.getLogger("persistq")
 
@@ -43,7 +44,7 @@ _PRODUCERS_S, _PRODUCERS_SHARE = 0.5, 20
 _OF_ONE_FILE = {errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno.EXDEV}
 
 
-class ReadableFolderQueue(Finishing):
+class ReadableFolderQueue(Finishing[Claim]):
     """A queue whose messages are files in a folder, as its consumers see it.
 
     Each file goes to one consumer, lowest first by `sorting_function` among those that are there
@@ -86,7 +87,7 @@ class ReadableFolderQueue(Finishing):
         super().__init__(
             path, message_extension, task_done_directory, sorting_function, ignore_case=ignore_case
         )
-        self.task_failed_directory = self._other_folder(
+        self.task_failed_directory: str | None = self._other_folder(
             "task_failed_directory", task_failed_directory
         )
 
@@ -122,7 +123,7 @@ class ReadableFolderQueue(Finishing):
         function = self._sorting_function
         return Ordered(None if function is same_name else partial(sorting_key, function))
 
-    def get(self, timeout: float | None = None) -> Any:
+    def get(self, timeout: float | None = None) -> Claim | Sentinel:
         """Claim the next file, by renaming it in its folder.
 
         Args:
@@ -130,7 +131,7 @@ class ReadableFolderQueue(Finishing):
                 once. `PersistentQueue.get` uses seconds.
 
         Returns:
-            str | int: The path of the claimed file; FAILED while a `.failed` is there, before
+            str | Sentinel: The path of the claimed file; FAILED while a `.failed` is there, before
             waiting files; DONE when no file waits and all announced producers are done.
 
         Raises:
@@ -154,9 +155,9 @@ class ReadableFolderQueue(Finishing):
                     try:
                         lock.is_busy = True
                         if lock.is_alone or was_busy:
-                            path = self._take_quickly(taking)
-                            if path is not None:
-                                return path
+                            claim = self._take_quickly(taking)
+                            if claim is not None:
+                                return claim
                     finally:
                         lock.is_busy = was_busy
                 with lock:
@@ -209,7 +210,7 @@ class ReadableFolderQueue(Finishing):
         self._watch.index = self._index = self._make_index()
         self._watch.distrust()
 
-    def _take_quickly(self, taking: list[str]) -> str | None:
+    def _take_quickly(self, taking: list[str]) -> Claim | None:
         """Claim the first file, where nothing else is to be considered: what most calls come to.
 
         As `_look` and all that it calls, in one step after the other; None, with nothing claimed,
@@ -226,7 +227,7 @@ class ReadableFolderQueue(Finishing):
             return None
         claimed = member.claimed
         while self._watch.is_quiet() and (name := index.take()) is not None:
-            path = f"{self._claim_prefix}{name[: -self._extension_length]}.wip"
+            path: Any = f"{self._claim_prefix}{name[: -self._extension_length]}.wip"
             if path in claimed:
                 index.add(name)
                 return None
@@ -242,7 +243,7 @@ class ReadableFolderQueue(Finishing):
             claimed.discard(path)
         return None
 
-    def _look(self) -> Message | None:
+    def _look(self) -> Claim | Sentinel | None:
         """Give what there is for this consumer now, or None."""
         watch, producers = self._watch, self._producers
         watch.refresh()
@@ -252,7 +253,7 @@ class ReadableFolderQueue(Finishing):
                 producers.look(watch.controls)
                 if producers.failed:
                     return FAILED
-            message = self._claim_next()
+            message: Claim | None = self._claim_next()
             if message is None and watch.is_elsewhere():
                 watch.look()
                 message = self._claim_next()
@@ -296,7 +297,7 @@ class ReadableFolderQueue(Finishing):
         """Whether files wait that this consumer may not have yet."""
         return bool(self._waiting_room.waiting) or self._held
 
-    def _claim_next(self) -> str | list[str] | None:
+    def _claim_next(self) -> Any:
         """Claim the first file that can be had; None when there is none."""
         index, watch, room = self._index, self._watch, self._waiting_room
         self._held = False
@@ -480,7 +481,7 @@ class ReadableFolderQueue(Finishing):
             self._watch.close()
             self._member.let_go()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Claim]:
         try:
             while True:
                 message = self.get()

@@ -133,7 +133,7 @@ def purge(folder: str) -> None:
             pass  # consumers are at work, or another purge
 
 
-def reclaim_abandoned(queue: Finishing, max_attempts: int | None) -> list[str]:
+def reclaim_abandoned(queue: Finishing[Any], max_attempts: int | None) -> list[str]:
     """Give the files that dead processes had claimed their own names back.
 
     Args:
@@ -169,7 +169,7 @@ def reclaim_abandoned(queue: Finishing, max_attempts: int | None) -> list[str]:
     return sorted(restored)
 
 
-def _attempts(queue: Finishing, wip: str, original: str) -> int:
+def _attempts(queue: Finishing[Any], wip: str, original: str) -> int:
     """Give how many processes have died with a file, this time counted."""
     note = notes.read(queue.path, original, os.path.join(queue.path, wip))
     if note is None:
@@ -179,7 +179,7 @@ def _attempts(queue: Finishing, wip: str, original: str) -> int:
 
 
 def _may_be_tried_again(
-    queue: Finishing, wip: str, original: str, max_attempts: int | None
+    queue: Finishing[Any], wip: str, original: str, max_attempts: int | None
 ) -> bool:
     """Count a death; where it was one too many, set the file aside and give False."""
     attempts = _attempts(queue, wip, original)
@@ -190,7 +190,7 @@ def _may_be_tried_again(
     return True
 
 
-def _write_attempts(queue: Finishing, wip: str, original: str, attempts: int) -> None:
+def _write_attempts(queue: Finishing[Any], wip: str, original: str, attempts: int) -> None:
     folder = queue.path
     if os.path.lexists(os.path.join(folder, original)):
         return  # it cannot be put back, and the note would be that of the other file
@@ -204,7 +204,7 @@ def _write_attempts(queue: Finishing, wip: str, original: str, attempts: int) ->
         _log.warning("%s: how often it was begun cannot be written down: %s", path, error)
 
 
-def _give_up(queue: Finishing, wip: str, original: str, attempts: int) -> None:
+def _give_up(queue: Finishing[Any], wip: str, original: str, attempts: int) -> None:
     """Set aside what kills its workers: taken over first, which one of several reclaimers can."""
     taken = queue.wip_filename(original)
     queue._member.hold()
@@ -220,7 +220,7 @@ def _give_up(queue: Finishing, wip: str, original: str, attempts: int) -> None:
 
 
 def _restore_together(
-    queue: Finishing, files: list[tuple[str, str]], max_attempts: int | None
+    queue: Finishing[Any], files: list[tuple[str, str]], max_attempts: int | None
 ) -> list[str]:
     """Put back all that one dead consumer of groups had: as one, so that no part goes astray."""
     member, folder = queue._member, queue.path
