@@ -210,7 +210,7 @@ class ReadableFolderQueue(Finishing[Claim]):
         self._watch.index = self._index = self._make_index()
         self._watch.distrust()
 
-    def _take_quickly(self, taking: list[str]) -> Claim | None:
+    def _take_quickly(self, taking: list[str]) -> Any:
         """Claim the first file, where nothing else is to be considered: what most calls come to.
 
         As `_look` and all that it calls, in one step after the other; None, with nothing claimed,
@@ -227,7 +227,7 @@ class ReadableFolderQueue(Finishing[Claim]):
             return None
         claimed = member.claimed
         while self._watch.is_quiet() and (name := index.take()) is not None:
-            path: Any = f"{self._claim_prefix}{name[: -self._extension_length]}.wip"
+            path = f"{self._claim_prefix}{name[: -self._extension_length]}.wip"
             if path in claimed:
                 index.add(name)
                 return None
