@@ -53,6 +53,10 @@ MEASURED = {
         for contender in ("run", "run, with on_result", "ProcessPoolExecutor.map")
     },
     "command-line": {("command line: journals of 20,000 lines", "status")},
+    "work": {
+        ("20 files through `true`, one after the other", contender)
+        for contender in ("xargs -n1", "work")
+    },
     "carrier": {("the carrier alone, 30 bytes, 4 workers", "put_many")},
     "peers": {("peers: end to end, 1 workers", "persistq, ack")},
 }

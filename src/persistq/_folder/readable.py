@@ -155,7 +155,7 @@ class ReadableFolderQueue(Finishing[Claim]):
                     try:
                         lock.is_busy = True
                         if lock.is_alone or was_busy:
-                            claim = self._take_quickly(taking)
+                            claim: Claim | None = self._take_quickly(taking)
                             if claim is not None:
                                 return claim
                     finally:
