@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -89,6 +90,24 @@ def test_killed_and_called_again_run_does_all_or_sets_it_aside(arguments: list[s
     found = figures("kill_run.py", "--kills=3", "--messages=200", "--workers=2", *arguments)
     assert found["kills"] >= 3
     assert (found["lost"], found["not set aside"], found["outstanding"]) == (0, 0, 0)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("engine", "module", "arguments"),
+    [("dask", "distributed", ["--deadly", "--seed=3"]), ("loky", "loky", [])],
+)
+def test_with_killed_engines_and_callers_all_is_done_or_set_aside(
+    engine: str, module: str, arguments: list[str]
+) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"needs {module} (pip install --group {engine})")
+    found = figures(
+        "kill_engine.py", f"--engine={engine}", "--kills=4", "--messages=200", *arguments
+    )
+    wrong = ("hangs", "lost", "not set aside", "wrongly set aside", "outstanding")
+    assert [found.get(name, 0) for name in wrong] == [0] * 5
+    assert found["messages"] == found["jobs"] * 200  # type: ignore[operator]
 
 
 @pytest.mark.timeout(120)
