@@ -10,9 +10,10 @@ import os
 from persistq import _fs
 from persistq._folder import identity, together
 from persistq._folder.base import same_name
+from persistq._folder.claiming import HELD_PAUSE_S
 from persistq._folder.groups import Groups, Locator, alone
 from persistq._folder.publish import publish
-from persistq._folder.readable import _HELD_PAUSE_S, ReadableFolderQueue
+from persistq._folder.readable import ReadableFolderQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
             self._log_odd()
         if set_aside:
             self._held = True
-            self._pause_s = _HELD_PAUSE_S
+            self._pause_s = HELD_PAUSE_S
             for name in set_aside:
                 groups.add(name)
         if room.waiting:
