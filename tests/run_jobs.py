@@ -5,11 +5,13 @@ What a function has done is a file, or a line in one: that outlives every proces
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,15 @@ def note(folder: str, text: str) -> None:
 def noted(folder: Path) -> list[str]:
     path = folder / "done"
     return path.read_text().splitlines() if path.exists() else []
+
+
+def write_outcome(folder: str, outcome: dict[str, Any]) -> None:
+    Path(folder, "outcome").write_text(json.dumps(outcome))
+
+
+def read_outcome(folder: Path) -> dict[str, Any]:
+    """Return what `write_outcome` was given, and the lines of all notes as `results`."""
+    return {**json.loads((folder / "outcome").read_text()), "results": noted(folder)}
 
 
 def wait_for(path: Path, limit_s: float = 20) -> None:
@@ -89,11 +100,30 @@ def gate(message: tuple[str, str]) -> None:
 def strange_result(message: str) -> Any:
     if message == "function":
         return lambda: None
+    if message == "bad":
+        raise LookupError(message)
+    if message in DEADLY:
+        DEADLY[message]()
+    if message == "lock":
+        return threading.Lock()
     if message == "large":
         return b"x" * 3_000_000
     if message == "dies":
         os._exit(1)
     return message
+
+
+def die_in_company(message: tuple[str, str]) -> None:
+    """Die, or be the neighbour: which is at work at the first two deaths, and then for a while."""
+    folder, name = message
+    times = len(list(Path(folder).glob(f"{name}-*")))
+    Path(folder, f"{name}-{times}").touch()
+    if name == "deadly":
+        if times < 2:
+            wait_for(Path(folder, f"neighbour-{times}"))
+        os._exit(1)
+    time.sleep(60 if times < 2 else 0.3)  # its pool ends it
+    note(folder, name)
 
 
 class _Note(logging.Handler):

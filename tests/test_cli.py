@@ -352,6 +352,33 @@ def test_get_says_how_it_ended(tmp_path: Path) -> None:
     assert "a producer failed" in text("get", "in", status=4, folder=tmp_path)
 
 
+def test_get_takes_as_many_as_it_is_told_and_does_not_wait_for_more(tmp_path: Path) -> None:
+    text("put", "in", *write(tmp_path, "a.tsv", "b.tsv", "c.tsv"), folder=tmp_path)
+    first = text("get", "-n", "2", "in", folder=tmp_path).splitlines()
+    rest = run("get", "-n", "9", "-0", "in", folder=tmp_path).stdout.split(b"\0")
+    assert len(rest) == 2
+    assert rest[1] == b""
+    assert text("name", *first, rest[0].decode(), folder=tmp_path) == "a.tsv\nb.tsv\nc.tsv\n"
+    assert run("name", "-0", first[0], folder=tmp_path).stdout == b"a.tsv\0"
+    text("done", *first, rest[0].decode(), folder=tmp_path)
+
+
+def test_name_knows_the_extension(tmp_path: Path) -> None:
+    text("put", "-e", "csv", "in", *write(tmp_path, "a.csv"), folder=tmp_path)
+    assert text("name", text("get", "in", folder=tmp_path).strip(), folder=tmp_path) == "a.csv\n"
+    assert "is not a claimed file" in text("name", "in/a.csv", status=2, folder=tmp_path)
+
+
+def test_put_closes_if_all_is_put(tmp_path: Path) -> None:
+    write(tmp_path, "a.tsv", "b.tsv")
+    shown = text("put", "--close", "in", "a.tsv", "missing.tsv", status=2, folder=tmp_path)
+    assert "in: not closed, since not all files are put" in shown
+    text("put", "--close", "in", "b.tsv", folder=tmp_path)
+    for _ in range(2):
+        text("get", "in", folder=tmp_path)
+    text("get", "in", status=3, folder=tmp_path)
+
+
 def test_get_for_the_same_process_twice_never_hands_out_what_it_holds(tmp_path: Path) -> None:
     q = WritableFolderQueue(tmp_path / "in")
     for _ in range(2):  # the second waits while the first of its name is in progress
@@ -437,7 +464,7 @@ def test_put_does_what_it_can_and_says_what_it_cannot(tmp_path: Path) -> None:
     write(tmp_path, "taken.tsv", "good.tsv", "odd.csv")
 
     shown = text(
-        "put", "in", "taken.tsv", "odd.csv", "missing.tsv", "good.tsv", status=2, folder=tmp_path
+        "put", "in", "taken.tsv", "odd.csv", "missing.tsv", "good.tsv", status=6, folder=tmp_path
     )
 
     assert "taken.tsv: not done, since" in shown
@@ -724,11 +751,14 @@ def test_the_reference_names_each_command_its_options_and_nothing_else(command: 
 
 
 def test_the_reference_lists_the_exit_statuses_that_help_lists() -> None:
-    shown = text("--help").split("exit status:")[1]
-    page = REFERENCE.read_text("utf-8").split("\n## Exit status\n")[1]
-    assert re.findall(r"^  (\d)", shown, re.MULTILINE) == re.findall(
-        r"^\| (\d) ", page, re.MULTILINE
-    )
+    shown = text("--help").split("exit status (of several, the highest):\n")[1].split("\n\n")[0]
+    in_help = re.findall(r"^ +(\d) +([^\n]*(?:\n {5}[^\n]*)*)", shown, re.MULTILINE)
+    page = REFERENCE.read_text("utf-8").split("\n## Exit status\n")[1].split("\n## ")[0]
+    on_page = re.findall(r"^\| (\d) \| (.*) \|$", page, re.MULTILINE)
+    assert len(on_page) == 9
+    assert on_page == [
+        (number, re.sub(r"\s+", " ", meaning).replace("'", "`")) for number, meaning in in_help
+    ]
 
 
 def test_the_version_is_told_without_loading_a_queue() -> None:
@@ -777,7 +807,11 @@ def a_failed_night(folder: Path, nursery: Nursery) -> None:
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 @pytest.mark.parametrize(
     ("page", "before"),
-    [("a-pipeline-in-shell", nothing_before), ("after-a-failed-run", a_failed_night)],
+    [
+        ("a-pipeline-in-shell", nothing_before),
+        ("a-shell-stage-in-one-command", nothing_before),
+        ("after-a-failed-run", a_failed_night),
+    ],
 )
 def test_the_shell_examples_of_a_page_print_what_it_shows(
     page: str, before: Any, tmp_path: Path, nursery: Nursery

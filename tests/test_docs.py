@@ -8,13 +8,16 @@ How a page is run, from top to bottom, in an empty directory of its own:
   of that name, for later blocks to use.
 - A `console` block runs its `$ ` lines in a shell; what it shows is what they print.
 - An `output` block is what the page has printed since the last one.
+- `<!-- needs redis redis-server -->`: modules and commands without which a page is not run.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +105,10 @@ def test_the_examples_of_a_page_do_what_it_says(page: Path, tmp_path: Path) -> N
     text = page.read_text("utf-8")
     if "```console" in text and os.name == "nt":
         pytest.skip("the page's commands are for a POSIX shell")
+    for needed in re.findall(r"^<!-- needs (.*) -->$", text, re.MULTILINE):
+        for name in needed.split():
+            if importlib.util.find_spec(name) is None and shutil.which(name) is None:
+                pytest.skip(f"the page needs {name}")
     for printed, shown in run_page(text, tmp_path / "page"):
         assert printed == shown
 

@@ -22,10 +22,10 @@ FLOORS = [
     {"_queue", "_folder"},
     {"_journal", "_carrier"},
     {"_lease"},
-    {"_attempts", "_fs", "_generic", "_processes", "_reasons", "exceptions", "_sentinels"},
+    {"_attempts", "_fs", "_generic", "_processes", "_reasons", "exceptions", "_sentinels", "_turn"},
     {"_storing", "_mounts", "_forks"},  # which _fs hands on
 ]
-LEAVES = {"_attempts", "_fs", "_generic", "_processes", "_reasons", "exceptions", "_sentinels"}
+LEAVES = FLOORS[-2]
 # What may reach less than its floor allows.
 NARROW = {"_carrier": {"_lease", *LEAVES}, "_journal": {"_lease", *LEAVES}}
 # What hands names on to those above it, which import from here all the same.

@@ -35,7 +35,12 @@ def test_the_readme_on_a_package_index_has_no_dead_links_and_names_the_files(
     update: Any = hook.ReadmeHook.update
     update(type("Project", (), {"root": str(ROOT)}), metadata)
     page = metadata["readme"]["text"]
-    links = re.findall(r"\]\(([^)\s]+)\)", readme)
+    pictures = re.findall(r"!\[([^\]]+)\]\(([^)\s]+)\)", readme)
+    assert pictures
+    for words, target in pictures:
+        assert f"*{words}*" in page
+        assert target not in page
+    links = re.findall(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)", readme)
     assert links
     for target in links:
         if not re.match(r"[a-z]+:", target):

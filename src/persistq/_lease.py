@@ -171,6 +171,17 @@ class Lease:
         """Whether this process holds it, rather than the one that has forked this one."""
         return self.pid == os.getpid() and self._identity in _mine
 
+    def fileno(self) -> int:
+        """Give its descriptor, for children that are to hold it, too: it is held by the last.
+
+        Raises:
+            ValueError: This process does not hold it.
+        """
+        fd = _mine.get(self._identity) if self.is_mine else None
+        if fd is None:
+            raise ValueError(f"{self.path}: this process does not hold this lease")
+        return fd
+
     def rename(self, path: str) -> None:
         """Give the file another name, which must be free; it stays locked.
 

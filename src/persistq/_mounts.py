@@ -86,11 +86,13 @@ def _mount_of(path: str) -> tuple[str, str]:
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
-                fields = line.split(" ")
-                point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
+                point = line.split(" ", 5)[4]
+                if "\\" in point:
+                    point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
                 inside = real == point or real.startswith(point.rstrip("/") + "/")
                 # Of mounts on one point, the last is the one that shows.
                 if inside and len(point) >= len(found):
+                    fields = line.split(" ")
                     rest = fields[fields.index("-") + 1 :]
                     found, kind, options = point, rest[0], rest[2].strip()
     except (OSError, ValueError, IndexError):

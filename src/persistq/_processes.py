@@ -81,13 +81,19 @@ def _first_line(path: str) -> str:
 
 def user_name() -> str:
     """Give the name of the user, which os.getlogin() cannot without a terminal."""
-    import getpass
-
+    # As getpass.getuser() does it, whose module loads all that reads a password: half of what a
+    # lease costs.
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        if os.environ.get(variable):
+            return os.environ[variable]
     try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        # A container's user id without a line in /etc/passwd; 3.13 raises OSError.
-        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    except ImportError:
+        return "unknown"
+    except KeyError:
+        return f"uid {os.getuid()}"  # a container's, without a line in /etc/passwd
 
 
 def pid_namespace() -> str:

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 import end_to_end
+import engines
 import footprint
 import jobs
 import peers
@@ -40,6 +41,7 @@ SECTIONS: dict[str, Callable[[Amounts, Report], None]] = {
     **jobs.SECTIONS,
     **cli.SECTIONS,
     **carrier.SECTIONS,
+    **engines.SECTIONS,
     **peers.SECTIONS,
 }
 

@@ -6,11 +6,13 @@ Whole processes are measured, their start included.
   Python program that loops over the lines of all files.
 - status on a folder of files: against one that lists the folder.
 - --version: against `python -c pass`.
+- work, on a folder of files: against `xargs -n1`, which claims and finishes nothing.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -96,4 +98,43 @@ def measure(root: str, lines: int, files: int, amounts: Amounts, report: Report)
     report.add("command line: memory", name, [status_mb], "MB", status_mb / bare_mb)
 
 
-SECTIONS = {"command-line": command_line}
+def work(amounts: Amounts, report: Report) -> None:
+    count = amounts.of(1_000, 300, 20)
+    name = f"{count:,} files through `true`, one after the other"
+    if not shutil.which("xargs") or not shutil.which("true"):
+        report.skip(name, "xargs or true is not installed")
+        return
+    with amounts.new_folder() as root:
+        queue, limit = os.path.join(root, "queue"), os.path.join(root, "limit")
+        names = "\n".join(os.path.join(limit, f"{number:06}.tsv") for number in range(count))
+
+        def fill(folder: str) -> None:
+            os.makedirs(folder, exist_ok=True)
+            for number in range(count):
+                with open(os.path.join(folder, f"{number:06}.tsv"), "w"):
+                    pass
+
+        def with_xargs() -> float:
+            fill(limit)
+            began_s = time.perf_counter()
+            subprocess.run(["xargs", "-n1", "true"], input=names.encode(), check=True)
+            return (time.perf_counter() - began_s) * 1000 / count
+
+        def with_work() -> float:
+            fill(queue)
+            command = [sys.executable, "-m", "persistq", "work", queue, "--timeout", "0"]
+            began_s = time.perf_counter()
+            done = subprocess.run([*command, "--", "true", "{}"])
+            took_s = time.perf_counter() - began_s
+            assert done.returncode == 5, "nothing came any more"
+            assert not os.listdir(queue)
+            return took_s * 1000 / count
+
+        contenders = {"xargs -n1": with_xargs, "work": with_work}
+        medians = report.compare(name, "ms a file", None, contenders, amounts.rounds_of(5))
+        more_ms = medians["work"] - medians["xargs -n1"]
+        goal = ("at most", 1.0)
+        report.add(name, "more than xargs, against 4 ms", [more_ms], "ms", more_ms / 4, goal)
+
+
+SECTIONS = {"command-line": command_line, "work": work}

@@ -53,7 +53,16 @@ MEASURED = {
         for contender in ("run", "run, with on_result", "ProcessPoolExecutor.map")
     },
     "command-line": {("command line: journals of 20,000 lines", "status")},
+    "work": {
+        ("20 files through `true`, one after the other", contender)
+        for contender in ("xargs -n1", "work")
+    },
     "carrier": {("the carrier alone, 30 bytes, 4 workers", "put_many")},
+    "dask": {
+        ("Dask, 2 workers, nothing, 4 in flight", "run"),
+        ("Dask, 2 workers, nothing, 32 in flight", "run"),
+        ("Dask, 2 workers, ten_milliseconds, 4 in flight", "run"),
+    },
     "peers": {("peers: end to end, 1 workers", "persistq, ack")},
 }
 
@@ -75,6 +84,8 @@ def test_a_tiny_run_measures_what_the_part_promises(part: str, figures: Any) -> 
     rows = {(row["work"], row["contender"]): row for row in figures["rows"]}
     if part == "carrier" and "the carrier alone\n  skipped" in figures["printed"]:
         pytest.skip("there is no Carrier on this platform")
+    if part == "dask" and "run on Dask\n  skipped" in figures["printed"]:
+        pytest.skip("needs distributed (pip install --group dask)")
     assert rows.keys() >= MEASURED[part]
     assert all(rows[key]["value"] > 0 for key in MEASURED[part])
 

@@ -81,7 +81,7 @@ def test_a_retried_file_waits_again_and_its_reason_is_gone(
 def test_a_file_whose_name_waits_stays_set_aside(tmp_path: Path, where: list[str | Path]) -> None:
     folder = tmp_path / "q"
     (folder / "a.csv").write_text("another")
-    shown = text("retry", folder, *where, status=2)
+    shown = text("retry", folder, *where, status=6)
     assert "waits again: b.csv" in shown
     assert "left there, since a.csv waits already" in shown
     assert (folder / "a.csv").read_text() == "another"

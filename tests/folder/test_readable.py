@@ -7,6 +7,7 @@ import fractions
 import gc
 import os
 import pickle
+import random
 import shutil
 import sys
 import threading
@@ -154,6 +155,41 @@ def test_a_rename_that_worked_but_reports_not_found_is_a_claim(
     queue = ReadableFolderQueue(folder)
     monkeypatch.setattr(os, "rename", rename_twice)
     assert queue.get(0) == queue.wip_filename("a.tsv")
+
+
+@pytest.mark.parametrize("by", ["the short way", "the long way"])
+def test_whatever_comes_and_goes_the_lowest_that_waits_is_next(folder: Path, by: str) -> None:
+    chance = random.Random(11)
+    queue, other = ReadableFolderQueue(folder), ReadableFolderQueue(folder)
+    queue._is_quick = by == "the short way"
+    waiting: set[str] = set()
+    held: list[str] = []
+    for step in range(1500):
+        draw = chance.random()
+        name = f"m{chance.randrange(60):02}.tsv"
+        free = waiting - {original(path) for path in held}
+        if draw < 0.25 or step % 200 == 0:
+            come = [name] if draw < 0.2 else [f"n{number:03}.tsv" for number in range(40)]
+            write(folder, *come)
+            waiting.update(come)
+        elif draw < 0.3 and name in waiting:
+            os.unlink(folder / name)  # as another process does that takes it
+            waiting.remove(name)
+        elif draw < 0.4 and held:
+            queue.task_done(held.pop(chance.randrange(len(held))))
+        elif free:
+            taker = other if draw < 0.45 else queue
+            path = taker.get(0)
+            assert original(path) == min(free)
+            waiting.remove(original(path))
+            if chance.random() < 0.1:
+                held.append(path)
+            else:
+                taker.task_done(path)
+
+
+def original(path: str) -> str:
+    return os.path.basename(path).split("_", 2)[2][: -len(".wip")] + ".tsv"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import threading
 from pathlib import Path
@@ -107,13 +108,40 @@ def test_a_forked_child_closes_its_parents_file_and_makes_one_of_its_own(
     assert (tmp_path / f"jobs_requested_PID{child.pid}.tsv").read_bytes() == b"child\n"
 
 
+class Slow:
+    """A file on which a write stays until it may go on."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.file = file
+        self.is_writing, self.go_on = threading.Event(), threading.Event()
+        self.closed, self.name, self.fileno, self.close = False, file.name, file.fileno, file.close
+
+    def write(self, data: bytes) -> int:
+        self.is_writing.set()
+        assert self.go_on.wait(10)
+        return self.file.write(data) or 0
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
 def test_a_fork_while_another_thread_writes_does_not_block_the_child(
-    journal: JournalFile, nursery: Nursery
+    journal: JournalFile, nursery: Nursery, is_alone: bool
 ) -> None:
-    with journal._lock:  # as a thread holds it that is not there in the child
-        file = journal.open()
+    if not is_alone:
+        journal.append(b"main\n")
+    first = threading.Thread(target=journal.append, args=(b"a\n",))
+    first.start()
+    first.join()
+    file = journal.open()
+    slow = Slow(file)
+    journal._file = slow  # type: ignore[assignment]
+    thread = threading.Thread(target=journal.append, args=(b"b\n",), daemon=True)
+    thread.start()
+    assert slow.is_writing.wait(10)
     child = nursery.start(workers.append_in_fork, journal, file.fileno(), file.name)
     assert child.result() == "the parent's file is closed"
+    slow.go_on.set()
+    thread.join(10)
+    assert content(journal).endswith(b"a\nb\n")
 
 
 def test_threads_write_whole_lines(journal: JournalFile) -> None:

@@ -5,6 +5,7 @@ They mostly wait, for a random moment to kill or for what is left to end: so two
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -41,7 +42,9 @@ def started(request: pytest.FixtureRequest) -> Iterator[Started]:
     commands = [
         item.callspec.params["figures"]
         for item in request.session.items
-        if item.path == request.path and isinstance(item, pytest.Function)
+        if item.path == request.path
+        and isinstance(item, pytest.Function)
+        and not any(mark.args[0] for mark in item.iter_markers("skipif"))
     ]
     pool = ThreadPoolExecutor(2)
     yield {command: pool.submit(run, command) for command in commands}
@@ -56,11 +59,15 @@ def figures(request: pytest.FixtureRequest, started: Started) -> Any:
     return json.loads(ended.stdout)
 
 
-def given_by(*commands: str) -> pytest.MarkDecorator:
-    """Let a test have the figures of each of these programs."""
-    return pytest.mark.parametrize(
-        "figures", [tuple(command.split()) for command in commands], ids=commands, indirect=True
-    )
+def given_by(*commands: str, needs: dict[str, str] | None = None) -> pytest.MarkDecorator:
+    """Let a test have the figures of each of these programs; some need a module."""
+    parameters = []
+    for command in commands:
+        module = (needs or {}).get(command)
+        missing = module is not None and importlib.util.find_spec(module) is None
+        mark = pytest.mark.skipif(missing, reason=f"needs {module}")
+        parameters.append(pytest.param(tuple(command.split()), id=command, marks=mark))
+    return pytest.mark.parametrize("figures", parameters, indirect=True)
 
 
 @pytest.mark.skipif(STRACE is None, reason="needs strace")
@@ -134,6 +141,18 @@ def test_eight_threads_share_queues_and_folders(figures: Any) -> None:
 def test_killed_and_called_again_run_does_all_or_sets_it_aside(figures: Any) -> None:
     assert figures["kills"] >= 3
     assert (figures["lost"], figures["not set aside"], figures["outstanding"]) == (0, 0, 0)
+
+
+DASK = "kill_engine.py --engine=dask --kills=4 --messages=200 --deadly --seed=3"
+LOKY = "kill_engine.py --engine=loky --kills=4 --messages=200"
+
+
+@pytest.mark.timeout(120)
+@given_by(DASK, LOKY, needs={DASK: "distributed", LOKY: "loky"})
+def test_with_killed_engines_and_callers_all_is_done_or_set_aside(figures: Any) -> None:
+    wrong = ("hangs", "lost", "not set aside", "wrongly set aside", "outstanding")
+    assert [figures.get(name, 0) for name in wrong] == [0] * 5
+    assert figures["messages"] == figures["jobs"] * 200
 
 
 @pytest.mark.timeout(120)

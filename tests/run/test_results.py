@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -111,9 +113,9 @@ class Unreliable:
         self.most = 0
         self._open: list[tuple[Future[Any], Any]] = []
 
-    def submit(self, call: Any, function: Any, message: Any, wants: bool) -> Future[Any]:
+    def submit(self, call: Any, message: Any, number: str) -> Future[Any]:
         future: Future[Any] = Future()
-        self._open.append((future, (call, function, message, wants)))
+        self._open.append((future, (call, message)))
         self.most = max(self.most, len(self._open))
         if len(self._open) == 4 or message == "last":
             for waiting, task in self._open:
@@ -121,12 +123,12 @@ class Unreliable:
             self._open = []
         return future
 
-    def _end(self, future: Future[Any], call: Any, function: Any, message: Any, *rest: Any) -> None:
+    def _end(self, future: Future[Any], call: Any, message: Any) -> None:
         if self.losses.get(message, 0) > 0:
             self.losses[message] -= 1
             future.set_exception(KilledWorker(message))
         else:
-            future.set_result(call(function, message, *rest))
+            future.set_result(call(message, "1"))
 
 
 def test_a_lost_worker_is_an_attempt_and_no_more_are_in_flight_than_twice_the_workers(
@@ -157,10 +159,124 @@ class _Draining:
     def __init__(self, inner: Unreliable) -> None:
         self._inner = inner
 
-    def submit(self, call: Any, function: Any, message: Any, wants: bool) -> Future[Any]:
+    def submit(self, call: Any, message: Any, number: str) -> Future[Any]:
         future: Future[Any] = Future()
-        self._inner._end(future, call, function, message, wants)
+        self._inner._end(future, call, message)
         return future
+
+
+class Scripted:
+    """An executor whose answers are written down: each is what makes one of a call."""
+
+    def __init__(self, *answers: Any) -> None:
+        self._answers = list(answers)
+        self.open: list[Future[Any]] = []
+        self.numbers: list[str] = []
+
+    def submit(self, call: Any, message: Any, number: str) -> Future[Any]:
+        self.numbers.append(number)
+        future: Future[Any] = Future()
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        answer(future, call, message, number)
+        self.open.append(future)
+        return future
+
+
+def answers(future: Future[Any], call: Any, *arguments: Any) -> None:
+    future.set_result(call(*arguments))
+
+
+def cancels(future: Future[Any], *rest: Any) -> None:
+    future.cancel()
+
+
+def errs(future: Future[Any], *rest: Any) -> None:
+    future.set_exception(ImportError("no module named elsewhere"))
+
+
+def keeps_silent(future: Future[Any], *rest: Any) -> None:
+    pass
+
+
+def takes_no_more(*rest: Any) -> None:
+    raise LookupError("the client is closed")
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        ([answers, keeps_silent, cancels], "has cancelled a message that it was given"),
+        ([answers, keeps_silent, takes_no_more], "takes no more work .*the client is closed"),
+    ],
+)
+def test_an_engine_that_is_lost_is_a_clear_error_and_all_it_had_is_outstanding(
+    tmp_path: Path, script: list[Any], complaint: str
+) -> None:
+    executor = Scripted(*script)
+    with pytest.raises(PersistqError, match=complaint):
+        run(run_jobs.double, ["a", "b", "c"], root=tmp_path, workers=2, executor=executor)
+    assert all(future.done() for future in executor.open)  # it is not left with what nobody awaits
+    summary = run(run_jobs.double, ["a", "b", "c"], root=tmp_path, executor=Scripted(answers))
+    assert (summary.requeued, summary.passed_over, summary.done) == (2, 3, 2)
+
+
+def test_an_engine_that_answers_nothing_but_errors_ends_the_job_with_nothing_set_aside(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(PersistqError, match=r"4 times in a row with an error .*elsewhere"):
+        run(run_jobs.double, ["a", "b"], root=tmp_path, workers=2, executor=Scripted(errs))
+    summary = run(run_jobs.double, ["a", "b"], root=tmp_path, executor=Scripted(answers))
+    assert (summary.done, summary.failed) == (2, 0)
+
+
+def test_an_error_of_an_engine_that_has_answered_is_an_attempt(tmp_path: Path) -> None:
+    executor = Scripted(answers, errs, answers)
+    summary = run(run_jobs.double, ["a", "b"], root=tmp_path, workers=1, executor=executor)
+    assert (summary.done, len(set(executor.numbers))) == (2, 3)
+    executor = Scripted(answers, errs)
+    summary = run(run_jobs.double, ["a", "b"], root=tmp_path, workers=1, executor=executor)
+    assert (summary.done, summary.failed) == (1, 1)
+    assert "the executor has failed: ImportError: no module named" in summary.failures[0].reason
+
+
+def test_a_message_that_breaks_the_pool_is_set_aside_without_its_neighbour(tmp_path: Path) -> None:
+    given = [(str(tmp_path), name) for name in ("neighbour", "deadly")]
+    summary = None
+    while summary is None:
+        with ProcessPoolExecutor(2) as executor, contextlib.suppress(PersistqError):
+            summary = run(
+                run_jobs.die_in_company, given, root=tmp_path / "p", workers=1, executor=executor
+            )
+    assert [f.message[1] for f in summary.failures] == ["deadly"]
+    assert summary.failures[0].attempts == 5
+    assert run_jobs.noted(tmp_path) == ["neighbour"]
+
+
+def test_a_stop_finishes_what_an_engine_has_that_does_not_say_what_it_has_begun(
+    tmp_path: Path,
+) -> None:
+    found: list[str] = []
+
+    def on_result(message: str, result: str) -> None:
+        found.append(message)
+        if len(found) == 1:
+            # What is in flight is done by its worker, whatever we do; is it heard?
+            threading.Timer(0.1, finish).start()
+            raise KeyboardInterrupt
+
+    def finish() -> None:
+        for future, task in late:
+            if not future.done():
+                answers(future, *task)
+
+    def is_late(future: Future[Any], *task: Any) -> None:
+        late.append((future, task))
+
+    late: list[tuple[Future[Any], Any]] = []
+    executor = Scripted(answers, is_late)
+    with pytest.raises(KeyboardInterrupt):
+        run(run_jobs.double, ["a", "b", "c"], root=tmp_path, executor=executor, on_result=on_result)
+    assert sorted(found) == ["a", *sorted(task[1] for _, task in late)]
 
 
 def test_a_broken_pool_is_a_clear_error_and_its_messages_are_outstanding(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class Tasks:
 
     def __init__(self, board: Board) -> None:
         self._board = board
+        self._local = board.local  # less to look up for each message
         # One entry for each message that was taken here and not finished. A number would be shared
         # by threads, and lose what two of them change at once; these are one step each.
         self._unfinished_here: deque[None] = deque()
@@ -38,11 +39,12 @@ class Tasks:
     def _after_fork(self) -> None:
         """Begin with nothing taken: what a fork has brought is the parent's."""
         self._unfinished_here.clear()
+        self._local = self._board.local
 
     def add(self, count: int = 1) -> None:
         """Count tasks, before their messages can be taken."""
         try:
-            self._board.local.numbers[0] += count
+            self._local.numbers[0] += count
         except AttributeError:
             self._board.numbers()[0] += count
 
@@ -60,7 +62,7 @@ class Tasks:
             if self._board.unfinished() <= 0:
                 raise ValueError("task_done() called too many times") from None
         try:
-            self._board.local.numbers[1] += 1
+            self._local.numbers[1] += 1
         except AttributeError:
             self._board.numbers()[1] += 1
 

@@ -1,8 +1,8 @@
 """How an operator or a shell script uses queues: the command `persistq`.
 
 Rooms: `parser` says which commands there are, `options` how they are made, `look`, `watch`,
-`failed`, `repair`, `retire` and `take_part` carry them out, `show` prints. Nothing is imported here
-before it is known that it is needed.
+`failed`, `repair`, `retire`, `take_part` and `work` (with `children`) carry them out, `show`
+prints, and `exits` knows what they exit with. Nothing else is imported here before it is needed.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import sys
 
 import persistq
+from persistq._cli.exits import FINE, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-FINE, OUTSTANDING, ERROR, QUEUE_DONE, QUEUE_FAILED, NOTHING = range(6)
-"""What the command exits with; the reference page says which command gives which."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,16 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        return _end_by_signal("SIGINT", 130)
+        return end_by_signal("SIGINT", 130)
     except BrokenPipeError:
-        return _end_by_signal("SIGPIPE", 141)
+        return end_by_signal("SIGPIPE", 141)
     except OSError as error:
         complain(_describe(error))
         _drop_output()
-        return ERROR
+        return status_of(error)
     except (ValueError, persistq.PersistqError) as error:
         complain(str(error))
-        return ERROR
+        return status_of(error)
     return status
 
 
@@ -92,7 +90,7 @@ def _describe(error: OSError) -> str:
     return f"{error.filename}{target}: {error.strerror}"
 
 
-def _end_by_signal(name: str, status: int) -> int:
+def end_by_signal(name: str, status: int) -> int:
     """End as the signal would have ended us, which is what tells a shell to stop its loop."""
     import os
     import signal

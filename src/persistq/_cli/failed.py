@@ -7,7 +7,8 @@ import os
 from collections import Counter
 
 from persistq import PersistqError, _survey
-from persistq._cli import ERROR, FINE, show
+from persistq._cli import show
+from persistq._cli.exits import ERROR, FINE, TAKEN
 from persistq._cli.look import SCHEMA, journal_places, plain
 from persistq._cli.repair import may
 from persistq._journal.codec import Codec
@@ -207,7 +208,7 @@ def retry(options: argparse.Namespace) -> int:
                 show.say(f"waits again: {show.safe(file.message)}")
             else:
                 show.complain(f"{file.path}: left there, since {file.message} waits already")
-                status = ERROR
+                status = TAKEN
     status = max(status, patterns.complain_of_the_rest())
     if files:
         show.say(f"{show.count_of(files, 'file')} put on the queue again")

@@ -7,7 +7,8 @@ import re
 import sys
 
 from persistq import _survey
-from persistq._cli import FINE, OUTSTANDING, show
+from persistq._cli import show
+from persistq._cli.exits import FINE, OUTSTANDING
 from persistq._journal.run_state import RunState
 
 TYPE_CHECKING = False

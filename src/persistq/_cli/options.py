@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from persistq._cli import ERROR
+from persistq._cli.exits import ERROR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +76,19 @@ def pid(command: argparse.ArgumentParser) -> None:
         type=int,
         metavar="PID",
         help="id of the process that takes part (default: the one that calls)",
+    )
+
+
+def waiting(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--min-age",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="take only files that have stood still for so long: uploads may be half way",
+    )
+    command.add_argument(
+        "--forever", action="store_true", help="wait for more when all producers are done, too"
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 
 import persistq
-from persistq._cli import ERROR
+from persistq._cli.exits import ERROR, MEANINGS
 from persistq._cli.options import (
     Commands,
     Parser,
@@ -16,6 +17,7 @@ from persistq._cli.options import (
     journal_place,
     late,
     pid,
+    waiting,
     yes,
     zero,
 )
@@ -40,26 +42,24 @@ repair
   retire       delete run folders whose work has been carried on
 
 take part in a folder queue
+  work         run a command on each file, until all are done
   put          put files on the queue
   get          claim the next file, and print its path
   done         finish claimed files
   release      put claimed files back
+  name         print the own names of claimed files
   close        say that this producer puts no more
   fail         say that this producer failed
 """
 
-_EXITS = """\
-exit status:
-  0  fine; 'status': nothing is outstanding or set aside; 'status --alert': nobody need look
-  1  'status': something is outstanding or set aside, or a producer failed or died;
-     'status --alert': a person must look
-  2  an error, or wrong use; what could be done, is
-  3  'get': all producers are done, and no file waits
-  4  'get', 'watch': a producer failed
-  5  'get': no file came within the time
 
-'persistq COMMAND --help' tells more, with an example.
-"""
+def _exits() -> str:
+    lines = ["exit status (of several, the highest):"]
+    for status, meaning in MEANINGS.items():
+        head, *more = textwrap.wrap(meaning, 88)
+        lines += [f"  {status}  {head}", *(f"     {line}" for line in more)]
+    return "\n".join([*lines, "", "'persistq COMMAND --help' tells more, with an example."])
+
 
 _SHELL = """\
 The producer or consumer is the process that calls: the shell that runs your script, also where
@@ -223,17 +223,76 @@ def _repair_commands(commands: Commands) -> None:
         yes(command)
 
 
+_WORK = """\
+Run a command on each file of a folder queue, until its producers are done: {} is the path
+of the claimed file, {name} its own name, in any argument; $PERSISTQ_CLAIM and $PERSISTQ_NAME
+are the same. No shell is in between. At exit status 0 the file is done; else it is tried
+again or set aside, with the last lines of its standard error. Ctrl-C and SIGTERM finish
+what is in hand; a second one ends that, and its files wait again.
+"""
+
+
+def _work_command(commands: Commands) -> None:
+    work = commands.add(
+        "work",
+        late("work", "work"),
+        _WORK,
+        "persistq work orders -- load {}\n"
+        "persistq work orders -j 4 --move-to loaded/ --max-attempts 3 -- gzip -k {}",
+    )
+    work.usage = "persistq work [options] FOLDER -- COMMAND [ARGUMENT...]"
+    work.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
+    work.add_argument(
+        "-j", "--jobs", type=int, default=1, metavar="N", help="how many at a time (default: 1)"
+    )
+    work.add_argument(
+        "--move-to", metavar="DIR", help="where to move what is done (default: it is removed)"
+    )
+    work.add_argument(
+        "--failed-to",
+        metavar="DIR",
+        help="where to move what is set aside (default: it stays, as <name>.rejected)",
+    )
+    work.add_argument(
+        "--max-attempts",
+        type=int,
+        default=1,
+        metavar="K",
+        help="how often a file is begun before it is set aside (default: 1)",
+    )
+    work.add_argument(
+        "--retry-delay",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="how long a file that failed waits before it is tried again (default: 1)",
+    )
+    work.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="how long to wait for a file; 0: do what is there (default: for ever)",
+    )
+    waiting(work)
+    extension(work)
+
+
 def _shell_commands(commands: Commands) -> None:
     put = commands.add(
         "put",
         late("take_part", "put"),
         "Put files on a folder queue, which is made if missing: each is moved there whole,\n"
         "and never over another.\n\n" + _SHELL,
-        "persistq put orders/ out/*.tsv && persistq close orders/",
+        "persistq put orders/ out/*.tsv --close",
     )
     put.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
     put.add_argument("files", nargs="+", metavar="FILE", help="a file to put")
     put.add_argument("--copy", action="store_true", help="leave FILE in its place")
+    put.add_argument(
+        "--close",
+        action="store_true",
+        help="then say that this producer puts no more, as 'persistq close' does, if all are put",
+    )
     put.add_argument(
         "--no-announcement",
         action="store_true",
@@ -257,7 +316,15 @@ def _shell_commands(commands: Commands) -> None:
         metavar="SECONDS",
         help="how long to wait for a file, in seconds; 0 looks once (default: for ever)",
     )
-    zero(get, "end the path with NUL instead of a line end")
+    get.add_argument(
+        "-n",
+        "--number",
+        type=int,
+        default=1,
+        metavar="N",
+        help="claim up to N files, of those that wait once there is one (default: 1)",
+    )
+    zero(get, "end each path with NUL instead of a line end")
     done = commands.add(
         "done",
         late("take_part", "done"),
@@ -265,16 +332,7 @@ def _shell_commands(commands: Commands) -> None:
         "over another file.",
         'persistq done "$f"\npersistq done --move-to loaded/ "$f"',
     )
-    get.add_argument(
-        "--min-age",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="take only files that have stood still for so long: uploads may be half way",
-    )
-    get.add_argument(
-        "--forever", action="store_true", help="wait for more when all producers are done, too"
-    )
+    waiting(get)
     done.add_argument("--move-to", metavar="DIR", help="where to move them; made if missing")
     release = commands.add(
         "release",
@@ -289,7 +347,14 @@ def _shell_commands(commands: Commands) -> None:
         metavar="SECONDS",
         help="let nobody have them before so much time is over (default: 0)",
     )
-    for command in (done, release):
+    name = commands.add(
+        "name",
+        late("take_part", "name"),
+        "Print the own names of claimed files: as they were put, without the folder.",
+        'persistq name "$f"',
+    )
+    zero(name, "end each name with NUL instead of a line end")
+    for command in (done, release, name):
         command.add_argument(
             "claimed", nargs="+", metavar="CLAIMED", help="a path that 'persistq get' printed"
         )
@@ -313,7 +378,7 @@ def _shell_commands(commands: Commands) -> None:
     )
     for command in (close, fail):
         command.add_argument("folder", metavar="FOLDER", help="the folder of the queue")
-    for command in (put, get, done, release, close, fail):
+    for command in (put, get, done, release, name, close, fail):
         extension(command)
     for command in (put, get, close, fail):
         pid(command)
@@ -329,7 +394,7 @@ def make() -> tuple[argparse.ArgumentParser, list[str]]:
         prog="persistq",
         usage="persistq [-h] [-V] COMMAND ...",
         description=_ABOUT,
-        epilog=_EXITS,
+        epilog=_exits(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -340,6 +405,7 @@ def make() -> tuple[argparse.ArgumentParser, list[str]]:
     _look_commands(commands)
     _decision_commands(commands)
     _repair_commands(commands)
+    _work_command(commands)
     _shell_commands(commands)
     return parser, commands.names
 
@@ -367,7 +433,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         close = difflib.get_close_matches(first, names, 1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         parser.error(f"{first!r} is no command.{hint}")
+    words: list[str] = []
+    if first == "work" and "--" in arguments:
+        # Cut off here, for what argparse makes of it differs from Python to Python.
+        place = arguments.index("--")
+        arguments, words = arguments[:place], arguments[place + 1 :]
     options, rest = parser.parse_known_args(arguments)
+    options.words = words
     if hasattr(options, "patterns") and not any(word.startswith("-") for word in rest):
         # Those behind an option; argparse takes the first of several words in a row only.
         options.patterns += rest

@@ -6,7 +6,8 @@ import os
 import sys
 
 from persistq import _fs, _survey
-from persistq._cli import ERROR, FINE, show
+from persistq._cli import show
+from persistq._cli.exits import ERROR, FINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import os
 import shutil
 
 from persistq import _fs, _survey
-from persistq._cli import ERROR, FINE, show
+from persistq._cli import show
+from persistq._cli.exits import ERROR, FINE
 from persistq._cli.repair import may
 from persistq._journal.decisions import undecided
 from persistq._journal.names import HELD, WITHOUT_IDENTITY

@@ -1,4 +1,4 @@
-"""Taking part in folder queues from a shell: put, get, done, release, close, fail.
+"""Taking part in folder queues from a shell: put, get, done, release, name, close, fail.
 
 Each command is a process of its own. The one that produces and claims is the process that calls,
 by default the parent: the shell that runs the script.
@@ -14,10 +14,11 @@ import sys
 import time
 
 from persistq import _survey
-from persistq._cli import ERROR, FINE, NOTHING, QUEUE_DONE, QUEUE_FAILED, show
+from persistq._cli import show
+from persistq._cli.exits import ERROR, FINE, NOTHING, QUEUE_DONE, QUEUE_FAILED, status_of
 from persistq._folder import acting
 from persistq._folder.acting import ActingReader, ActingWriter, Actor
-from persistq._folder.names import dotted
+from persistq._folder.names import original_name, parse_wip
 from persistq._folder.readable import ReadableFolderQueue
 from persistq._sentinels import DONE, FAILED
 
@@ -52,20 +53,16 @@ def _extension(options: argparse.Namespace, actor: Actor) -> str:
     Raises:
         FileNotFoundError: There is no such folder.
     """
-    if options.extension is not None:
-        dotted(options.extension)  # what is wrong with it comes first
-    if not os.path.isdir(options.folder):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), options.folder)
     if options.extension is None:
         # From the lease of earlier commands, if it can be: a large folder takes long to list.
         known = actor.extension_in(options.folder)
         if known is not None:
             return known
-    return _survey.extension_of(options.folder, options.extension)
+    return _survey.extension_of_existing(options.folder, options.extension)
 
 
 def _each(arguments: list[str], act: Callable[[str], object]) -> int:
-    """Do all that can be done, and say what cannot."""
+    """Do all that can be done, and say what cannot; the highest status is that of the command."""
     status = FINE
     for argument in arguments:
         try:
@@ -73,13 +70,13 @@ def _each(arguments: list[str], act: Callable[[str], object]) -> int:
         except FileExistsError as error:
             taken = os.fsdecode(error.filename2 or error.filename or argument)
             show.complain(f"{argument}: not done, since {taken} is there already")
-            status = ERROR
+            status = max(status, status_of(error))
         except OSError as error:
             show.complain(f"{argument}: {error.strerror or error}")
-            status = ERROR
+            status = max(status, status_of(error))
         except ValueError as error:
             show.complain(str(error))
-            status = ERROR
+            status = max(status, status_of(error))
     return status
 
 
@@ -89,7 +86,12 @@ def put(options: argparse.Namespace) -> int:
     writer = ActingWriter(
         _producer(options), options.folder, extension, announce=not options.no_announcement
     )
-    return _each(options.files, lambda file: writer.put(file, copy=options.copy))
+    status = _each(options.files, lambda file: writer.put(file, copy=options.copy))
+    if options.close and status == FINE:
+        writer.close()
+    elif options.close:
+        show.complain(f"{options.folder}: not closed, since not all files are put")
+    return status
 
 
 def close(options: argparse.Namespace) -> int:
@@ -110,6 +112,8 @@ def get(options: argparse.Namespace) -> int:
     """Claim the next file, and print its path."""
     if options.timeout is not None and not options.timeout >= 0:
         raise ValueError(f"--timeout {options.timeout:g}: expected seconds, 0 or more")
+    if options.number < 1:
+        raise ValueError(f"--number {options.number}: expected 1 or more")
     actor = _consumer(options)
     signals: list[int] = []
     # Between the claim and the print nothing may end us: nobody would know of the file.
@@ -159,23 +163,39 @@ def _get(
             show.complain(f"process {actor.pid}, for which this was to get a file, has ended")
             return ERROR
         if isinstance(message, str):
-            return _hand_over(reader, message, options)
+            return _hand_over(reader, _those_behind(reader, message, options.number), options)
         if deadline_s is not None and time.monotonic() >= deadline_s:
             return NOTHING
 
 
-def _hand_over(reader: ActingReader, path: str, options: argparse.Namespace) -> int:
-    """Print the path of a claimed file; where nobody can read it, put the file back."""
-    shown = (
-        path
-        if os.path.isabs(options.folder)
-        else os.path.join(options.folder, os.path.basename(path))
-    )
+def _those_behind(reader: ActingReader, first: str, number: int) -> list[str]:
+    """Claim what waits behind a first file, so many in all, without waiting for more."""
+    claimed = [first]
     try:
-        show.write(show.name_out(shown, b"\0" if options.zero else b"\n"))
+        while len(claimed) < number:
+            message = reader.get(0)
+            if not isinstance(message, str):
+                break  # the next call tells that
+            claimed.append(message)
+    except queue.Empty:
+        pass
+    except BaseException:
+        reader.release(claimed)
+        raise
+    return claimed
+
+
+def _hand_over(reader: ActingReader, paths: list[str], options: argparse.Namespace) -> int:
+    """Print the paths of claimed files; where nobody can read them, put the files back."""
+    end = b"\0" if options.zero else b"\n"
+    shown = paths
+    if not os.path.isabs(options.folder):
+        shown = [os.path.join(options.folder, os.path.basename(path)) for path in paths]
+    try:
+        show.write(b"".join([show.name_out(path, end) for path in shown]))
         sys.stdout.flush()
     except BaseException:
-        reader.release(path)
+        reader.release(paths)
         raise
     reader.hand_over()
     return FINE
@@ -188,20 +208,29 @@ def _end_by(number: int) -> int:
     return 128 + number
 
 
+def _check_claim(path: str) -> None:
+    """Refuse what cannot be the path of a claimed file.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise ValueError(f"{path}: no such folder; expected a path that 'persistq get' printed")
+    if parse_wip(os.path.basename(path)) is None:
+        raise ValueError(
+            f"{path} is not a claimed file; expected a path that 'persistq get' printed, such "
+            "as orders/004711_5354494819_a.wip"
+        )
+
+
 def _claimed(options: argparse.Namespace, act: Callable[[ReadableFolderQueue, str], None]) -> int:
     """Do something with claimed files, each in the folder in which it lies."""
     move_to = getattr(options, "move_to", None)
     readers: dict[tuple[str, str], ReadableFolderQueue] = {}
 
     def act_on(path: str) -> None:
+        _check_claim(path)
         folder = os.path.dirname(os.path.abspath(path))
-        if not os.path.isdir(folder):
-            raise ValueError(f"{path}: no such folder; expected a path that 'persistq get' printed")
-        if not os.path.basename(path).endswith(".wip"):
-            raise ValueError(
-                f"{path} is not a claimed file; expected a path that 'persistq get' printed, such "
-                "as orders/004711_5354494819_a.wip"
-            )
         extension, ignore_case = _survey.extension_of_claim(path, options.extension)
         key = (folder, extension)
         if key not in readers:
@@ -230,3 +259,17 @@ def release(options: argparse.Namespace) -> int:
         raise ValueError(f"--delay {options.delay:g}: expected seconds, 0 or more")
     delay_ms = options.delay * 1000
     return _claimed(options, lambda reader, path: reader.release(path, delay_ms))
+
+
+def name(options: argparse.Namespace) -> int:
+    """Print the own names of claimed files."""
+    end = b"\0" if options.zero else b"\n"
+
+    def tell(path: str) -> None:
+        _check_claim(path)
+        parts = parse_wip(os.path.basename(path))
+        assert parts is not None
+        own = original_name(parts[2], *_survey.extension_of_claim(path, options.extension))
+        show.write(show.name_out(own, end))
+
+    return _each(options.claimed, tell)

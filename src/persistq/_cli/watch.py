@@ -8,7 +8,8 @@ import sys
 import time
 
 from persistq import _survey
-from persistq._cli import FINE, QUEUE_FAILED, look, show
+from persistq._cli import look, show
+from persistq._cli.exits import FINE, QUEUE_FAILED
 from persistq._journal.run_state import RunState
 
 TYPE_CHECKING = False

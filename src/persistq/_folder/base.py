@@ -115,8 +115,9 @@ class _FolderQueue:
     def _start_here(self) -> None:
         """Set up what belongs to one process: at creation, after a fork, after unpickling."""
         self._generation = generation[0]
-        self._lock = threading.RLock()
         self._member = self._find_member()
+        # One for all queues of this process in the folder: they claim by the same names.
+        self._lock = self._member.lock
         self._prefix = self._member.prefix
 
     # What the lease says that this process is, where it is the first to need one here.

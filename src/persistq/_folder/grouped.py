@@ -107,6 +107,10 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
             "list_of_items_in_group": self.list_of_items_in_group,
         }
 
+    def _start_here(self) -> None:
+        super()._start_here()
+        self._is_quick = False  # a group is claimed as one
+
     def _make_watch(self) -> None:
         # Files of a claim that failed half way and whose own names were taken meanwhile.
         self._to_undo: list[tuple[str, str]] = []

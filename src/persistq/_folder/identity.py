@@ -19,6 +19,7 @@ import time
 
 from persistq import _fs, _lease, _processes
 from persistq._folder import names
+from persistq._turn import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Claimer:
         prefix (str): What the names of its claimed files begin with.
         lease (_lease.Lease | None): None until something is claimed or announced.
         claimed (set[str]): Paths of what this process has claimed and not finished itself.
+        lock (Turn): Held by whichever queue of this process does something by this number.
         producers (set[str]): The uuids of producers that are announced and not closed.
     """
 
@@ -57,7 +59,7 @@ class Claimer:
         self.lease: _lease.Lease | None = None
         self.claimed: set[str] = set()
         self.producers: set[str] = set()
-        self.lock = threading.RLock()
+        self.lock = Turn()
         self._pid = os.getpid() if pid is None else pid
         self._next_try_s = 0.0
         self._remembered = _REMEMBERED

@@ -69,7 +69,7 @@ class Ordered:
     def reconcile(self, found: set[str]) -> None:
         """Make these names, and no others, the files that wait."""
         new = found - self._names
-        if len(new) > 1000:
+        if len(new) > min(1000, len(self._names)):
             # Sorting is cheaper than so many pushes; the others are kept, with their keys.
             keep = [*self._backlog, *self._arrived]
             if self._key is not None:
@@ -102,6 +102,18 @@ class Ordered:
                 heappop(arrived)
             else:
                 return None
+
+    def take(self) -> str | None:
+        """Give the lowest name, and forget it; None also where that takes more than one step."""
+        if self._arrived or self._key is not None:
+            return None
+        backlog, present = self._backlog, self._names
+        while backlog:
+            name: str = backlog.pop()
+            if name in present:
+                present.remove(name)
+                return name
+        return None
 
     def all(self) -> list[str]:
         """Give all names that wait, in order."""

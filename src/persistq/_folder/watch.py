@@ -203,23 +203,40 @@ class Watch:
 
     def refresh(self) -> None:
         """Learn what has come since the last call: one read, where the kernel reports it."""
-        reports = self._reports
-        if reports is not None:
-            try:
-                data = os.read(reports.fd, _FIRST_BUFFER_BYTES)
-            except BlockingIOError:
-                pass
-            else:
-                # Mostly it is a single report, of what this process claimed last.
-                if not (
-                    len(data) <= _FIRST_BUFFER_BYTES - _LONGEST_BYTES
-                    and data.startswith(self._own, 16)
-                    and _name_length(data, 12)[0] + 16 == len(data)
-                    and b".wip\0" in data
-                ):
-                    self._take(data, _FIRST_BUFFER_BYTES)
+        self.is_quiet()
         if time.monotonic() >= self._next_look_s:
             self._safety_look()
+
+    def is_quiet(self) -> bool:
+        """Apply what has been reported, and tell whether nothing is to be done but to claim.
+
+        Not so where anything has come but claims, where a look is due, or where a file must be
+        looked at before or after it is claimed.
+        """
+        if self._reports is None:
+            return False
+        try:
+            data = os.read(self._reports.fd, _FIRST_BUFFER_BYTES)
+        except BlockingIOError:
+            pass
+        else:
+            # Mostly it is a single report, of what this process claimed last.
+            is_own = (
+                len(data) <= _FIRST_BUFFER_BYTES - _LONGEST_BYTES
+                and data.startswith(self._own, 16)
+                and _name_length(data, 12)[0] + 16 == len(data)
+                and b".wip\0" in data
+            )
+            if not is_own and not self._take(data, _FIRST_BUFFER_BYTES):
+                return False
+        return not (
+            self.controls_changed
+            or self.careful
+            or self.unsure
+            or self.noted
+            or self.odd
+            or time.monotonic() >= self._next_look_s
+        )
 
     def _drain(self) -> None:
         while self._reports is not None:
@@ -229,19 +246,25 @@ class Watch:
                 return
             self._take(data, _BUFFER_BYTES)
 
-    def _take(self, data: bytes, room: int) -> None:
+    def _take(self, data: bytes, room: int) -> bool:
         """Apply reports, and those behind them; where there is a gap, ask for a full look.
 
         Args:
             data (bytes): One or more reports.
             room (int): How many bytes they might have had.
+
+        Returns:
+            bool: Whether they were all of claims, so that nothing has come.
         """
         self.changes += 1
         index, extension = self.index, self._extension
         position, end = 0, len(data)
+        only_claims = True
         while True:
             if self._take_claims(data):
                 position = end
+            else:
+                only_claims = False
             while position < end:
                 _, mask, _, length = _HEADER.unpack_from(data, position)
                 start = position + _HEADER.size
@@ -251,7 +274,7 @@ class Watch:
                         self._close_reports()
                     self.distrust()
                     if self._reports is None:
-                        return
+                        return False
                     continue
                 name = os.fsdecode(data[start:position].rstrip(b"\0"))
                 if mask & _IS_FOLDER:
@@ -276,12 +299,12 @@ class Watch:
                 else:
                     self._strangers = True
             if end <= room - _LONGEST_BYTES or self._reports is None:
-                return
+                return only_claims
             room = _BUFFER_BYTES
             try:
                 data = os.read(self._reports.fd, room)
             except BlockingIOError:
-                return
+                return only_claims
             position, end = 0, len(data)
 
     def _take_claims(self, data: bytes) -> bool:

@@ -384,7 +384,7 @@ class Codec:
             text = line.decode()
         except UnicodeDecodeError:
             text = line.decode("utf-8", "surrogateescape")
-        if not (self._count or "\t" in text or "\x10" in text):
+        if "\t" not in text and "\x10" not in text and not self._count:
             return text  # the common case: one field, as it is
         if text.startswith(("\x10(", "\x10[")):
             fields = text[2:].split("\t")

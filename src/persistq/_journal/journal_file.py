@@ -13,11 +13,12 @@ import itertools
 import logging
 import os
 import re
-import threading
+from threading import get_ident
 
 from persistq import _fs
 from persistq._journal.codec import WITHDRAWN
 from persistq._journal.lines import place_of
+from persistq._turn import Turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,9 +55,8 @@ class JournalFile:
         _fs.watch_forks(self)
 
     def _forget(self) -> None:
-        # A lock of its own: in a forked child, a thread that is not there may hold the old one.
-        # Reentrant, so that a signal handler that uses the queue cannot block its own thread.
-        self._lock = threading.RLock()
+        # One of its own: in a forked child, a thread that is not there may have the old one.
+        self._turn = Turn(is_long=self._fsync)
         self._file: io.FileIO | None = None
         self._identity: tuple[int, int] | None = None
         self._path, self._encoded_path = "", b""
@@ -78,7 +78,7 @@ class JournalFile:
         Raises:
             OSError: The file cannot be made.
         """
-        with self._lock:
+        with self._turn:
             file = self._file
             if file is None or file.closed:
                 file = self._file = self._reopen() or self._create()
@@ -134,27 +134,40 @@ class JournalFile:
         Raises:
             OSError: The disk is full, or fails. The file is cut back to where it was.
         """
-        with self._lock:
-            file = self._file
-            if file is None or self._is_damaged or file.closed:
-                file = self._ready()
+        turn = self._turn
+        if turn.first == get_ident():
+            was_busy = turn.is_busy
             try:
-                written = file.write(data)
-                if written != len(data) or self._fsync:
-                    while written < len(data):
-                        # Short: the disk is about to be full, which the next write says with its
-                        # reason, or there is more than the system takes at once.
-                        written += file.write(memoryview(data)[written:])
-                    if self._fsync:
-                        _fs.sync_file(file.fileno())
-                self._size += len(data)
-            except BaseException:  # KeyboardInterrupt too: the caller is told that it failed
-                self._is_damaged = True
-                try:
-                    self._cut_back(file)
-                except OSError as error:
-                    logger.error("%s: cannot cut back a failed write: %s", self._path, error)
-                raise
+                turn.is_busy = True
+                if turn.is_alone or was_busy:
+                    self._append(data)
+                    return
+            finally:
+                turn.is_busy = was_busy
+        with turn:
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        file = self._file
+        if file is None or self._is_damaged or file.closed:
+            file = self._ready()
+        try:
+            written = file.write(data)
+            if written != len(data) or self._fsync:
+                while written < len(data):
+                    # Short: the disk is about to be full, which the next write says with its
+                    # reason, or there is more than the system takes at once.
+                    written += file.write(memoryview(data)[written:])
+                if self._fsync:
+                    _fs.sync_file(file.fileno())
+            self._size += len(data)
+        except BaseException:  # KeyboardInterrupt too: the caller is told that it failed
+            self._is_damaged = True
+            try:
+                self._cut_back(file)
+            except OSError as error:
+                logger.error("%s: cannot cut back a failed write: %s", self._path, error)
+            raise
 
     def append_in_place(self, lines: Sequence[bytes]) -> list[bytes]:
         """Append lines, and return where each of them is.
@@ -169,7 +182,7 @@ class JournalFile:
         Raises:
             OSError: As for `append`.
         """
-        with self._lock:
+        with self._turn:
             data = b"\n".join(lines) + b"\n"
             start = self._size
             self.append(data)
@@ -216,7 +229,7 @@ class JournalFile:
                 other lines would come to stand there.
         """
         data = b"\n".join(lines) + b"\n"
-        with self._lock:
+        with self._turn:
             file = self.open()
             start = self._size - len(data)
             try:
@@ -245,7 +258,7 @@ class JournalFile:
 
     def close(self) -> None:
         """Close the file; a later `append` opens it again."""
-        with self._lock:
+        with self._turn:
             if self._file is not None:
                 self._file.close()
                 self._file = None
@@ -259,7 +272,7 @@ class JournalFile:
         Returns:
             bool: False where it does.
         """
-        with self._lock:
+        with self._turn:
             if unless():
                 return False
             if self._identity is not None:  # it was made, be it open or closed by now

@@ -110,8 +110,9 @@ class Consumer:
                 raise self._lookout.orphaned()
             if membership is not None and not membership.next_look_s:
                 membership.check()  # somebody knows already that the run was carried on
+            is_stuck = False
             if hand.last is not None or self.in_hand.others:
-                flags[2] = block and timeout is None and orphans.is_alone()
+                is_stuck = flags[2] = block and timeout is None and orphans.is_alone()
             hand.generation = flags[0] = hand.generation % 255 + 1
             try:
                 # From here until it is recorded, what this thread may have taken is its own.
@@ -131,7 +132,7 @@ class Consumer:
                 raise
             finally:
                 flags[0] = 0
-                if flags[2]:
+                if is_stuck:
                     flags[2] = 0
             if taken is None:
                 sentinel = self._lookout.look_around()

@@ -39,6 +39,7 @@ class JournalOnly:
     is_bounded = 0
     is_watchful = True
     takes_sources = False
+    line_mark: bytes | None = None
     longest_inline = float("inf")
 
     def __init__(self, directory: str, prefix: str, codec: Codec) -> None:

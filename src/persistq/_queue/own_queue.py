@@ -73,6 +73,7 @@ class OwnQueue:
         self.is_bounded = carrier._maxsize
         self._is_plain = is_plain
         self._has_journal = has_journal
+        self.line_mark = _LINE if is_plain and has_journal else None
         self.longest_inline: float = INLINE_BYTES - len(_LINE) if has_journal else float("inf")
         self._looks_around = not is_worker()
         self._lines = LineReader()
@@ -251,9 +252,13 @@ class OwnQueue:
             data = self._get_bytes(block, timeout)
         if data is None:
             return None
-        if data[0] == _LINE_BYTE:  # as in _unpack, without a call
+        if data[0] == _LINE_BYTE:  # as in _unpack and Codec.decode, without a call
             line = data[1:]
-            return _decode(line), line
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                return _decode(line), line
+            return (_decode(line) if "\t" in text or "\x10" in text else text), line
         return self._unpack(data)
 
     def _get_before(self, sentinel: Sentinel) -> tuple[Any, bytes | None]:

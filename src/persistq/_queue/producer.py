@@ -123,7 +123,10 @@ class Producer:
             flags = self.announce()
         if time.monotonic() >= self._membership.next_look_s:  # type: ignore[union-attr]
             self._membership.check()  # type: ignore[union-attr]
-        if len(line) > transport.longest_inline and transport.can_refer(
+        mark = transport.line_mark
+        if mark is not None and len(line) <= transport.longest_inline:
+            payload = mark + line  # as transport.pack does, without a call
+        elif len(line) > transport.longest_inline and transport.can_refer(
             obj, line, requested.longest_place()
         ):
             payload = None

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
         is_watchful: bool
         # Whether put_source() is there.
         takes_sources: bool
+        # What `pack` puts before a journal line, where it returns nothing else; else None.
+        line_mark: bytes | None
         # Lines longer than this had better travel as their place, where can_refer() says so.
         longest_inline: float
 

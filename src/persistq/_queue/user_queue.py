@@ -43,6 +43,7 @@ class UserQueue:
 
     is_watchful = False
     takes_sources = False
+    line_mark: bytes | None = None
     longest_inline = float("inf")
 
     def __init__(self, carrier: Any, codec: Codec) -> None:

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from persistq import PersistentQueue
+    from persistq._run.suspects import Suspects
 
     class Engine(Protocol):
         """What calls the function, somewhere else."""
+
+        # Whether a message is LOST only if it was begun by the very worker that has died.
+        knows_whose_death: bool
 
         def begin(self) -> None:
             """Get ready for the first message."""
@@ -83,6 +87,8 @@ class Dispatching:
         engine (Engine): What calls the function.
         on_result ((message, result) -> object | None): Is given each result.
         tick (() -> None): Called several times a second, where nothing else is waited for.
+        suspects (Suspects): Which messages are done alone, if the engine does not know whose
+            death it was.
     """
 
     def __init__(
@@ -91,8 +97,10 @@ class Dispatching:
         engine: Engine,
         on_result: Callable[[Any, Any], object] | None,
         tick: Callable[[], None],
+        suspects: Suspects,
     ) -> None:
         self._queue = queue
+        self._suspects = suspects
         self._engine = engine
         self._on_result = on_result
         self._tick = tick
@@ -100,6 +108,7 @@ class Dispatching:
         self._collected_s = 0.0
         self._waiting = 0  # on the queue
         self._again: deque[Any] = deque()  # in hand, and to be submitted anew
+        self._alone: deque[Any] = deque()  # in hand, and to be submitted when nothing else is
 
     def requeue(self, retry_failed: bool, is_any: bool) -> int:
         """Put what is set aside, if that is asked for, and what earlier runs have left.
@@ -138,10 +147,13 @@ class Dispatching:
                     if time.monotonic() - self._collected_s > _STALE_S:
                         self._take_in(0)  # the next message may be long in coming
                 else:
+                    if self._alone and not engine.in_flight():
+                        engine.submit(self._alone[0])
+                        self._alone.popleft()
                     break
             if engine.in_flight():
                 self._take_in(_COLLECT_S)
-            elif not (self._waiting or self._again or is_more):
+            elif not (self._waiting or self._again or self._alone or is_more):
                 return
 
     def _put_one(self, fresh: Iterator[Any]) -> bool:
@@ -160,10 +172,16 @@ class Dispatching:
         except Empty:
             return False
         self._waiting -= 1
+        if self._is_suspect(message):
+            self._alone.append(message)
+            return True
         self._again.append(message)  # in hand: until the engine has it, it is not lost from sight
         self._engine.submit(message)
         self._again.pop()
         return True
+
+    def _is_suspect(self, message: Any) -> bool:
+        return not self._engine.knows_whose_death and self._suspects.have(message)
 
     def _take_in(self, timeout: float) -> None:
         for outcome in self._engine.collect(timeout):
@@ -187,8 +205,9 @@ class Dispatching:
             queue.task_failed(message, outcome.value)
         elif outcome.kind == LOST and not self._is_stopping:
             logger.warning("%r was lost with its worker: %s", message, outcome.value)
+            self._suspects.add_death(message)
             if queue.task_lost(message, outcome.value):
-                self._again.append(message)
+                (self._alone if self._is_suspect(message) else self._again).append(message)
         else:
             self._again.append(message)
 

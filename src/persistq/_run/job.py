@@ -275,8 +275,12 @@ class _Call:
     def _make_mode(self, folder: str, line: ProgressLine) -> Direct | Dispatching:
         if self._is_dispatching:
             from persistq._run.dispatching import Dispatching
+            from persistq._run.suspects import Suspects
 
-            return Dispatching(self._queue, self._make_engine(), self._on_result, line.show)
+            suspects = Suspects(folder, self._prefix)
+            return Dispatching(
+                self._queue, self._make_engine(), self._on_result, line.show, suspects
+            )
         return Direct(
             self._queue,
             folder,

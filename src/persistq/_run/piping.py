@@ -60,6 +60,8 @@ class Piping:
         time_limit (float | None): Seconds that one may take.
     """
 
+    knows_whose_death = True
+
     def __init__(
         self,
         context: BaseContext,

@@ -137,6 +137,8 @@ def answer(connection: Connection, function: Callable[[Any], object], place: Pla
         function ((message) -> object): Does the work of one message.
         place (MutableSequence[float]): This worker's place.
     """
+    from multiprocessing.reduction import ForkingPickler
+
     ordered = _Ordered(place)
     try:
         while place[ORDER] in (GO_ON, TIME_IS_UP) and not ordered.is_leaving:
@@ -151,7 +153,7 @@ def answer(connection: Connection, function: Callable[[Any], object], place: Pla
             place[BEGAN] = time.monotonic()
             place[BEGUN] += 1
             said = outcome_of(function, pickle.loads(task))
-            data = _pickled(said)
+            data = pickled(said, ForkingPickler.dumps)
             place[BEGAN] = 0.0
             connection.send_bytes(data)
     except (EOFError, ConnectionError):
@@ -183,15 +185,22 @@ def outcome_of(
     return True, result if wants_result else None
 
 
-def _pickled(said: tuple[bool, Any]) -> bytes:
-    from multiprocessing.reduction import ForkingPickler
+def pickled(said: tuple[bool, Any], *picklers: Callable[[Any], Any]) -> bytes:
+    """Return what came of a message as bytes; in place of a result that cannot be sent, why.
 
-    try:
-        return bytes(ForkingPickler.dumps(said))
-    except Exception as error:
-        kind = type(said[1]).__name__
-        reason = (
-            f"the result, a {kind}, cannot be sent to the process that called run() "
-            f"({type(error).__name__}: {error}); expected one that can be pickled, or None"
-        )
-        return pickle.dumps((False, _reasons.describe(reason)))
+    Args:
+        said (tuple[bool, Any]): From `outcome_of`.
+        picklers ((value) -> bytes-like): Ways to pickle it, of which the first that can is taken.
+    """
+    first: Exception | None = None
+    for dumps in picklers:
+        try:
+            return bytes(dumps(said))
+        except Exception as error:
+            first = first or error
+    kind = type(said[1]).__name__
+    reason = (
+        f"the result, a {kind}, cannot be sent to the process that called run() "
+        f"({type(first).__name__}: {first}); expected one that can be pickled, or None"
+    )
+    return pickle.dumps((False, _reasons.describe(reason)))

@@ -18,6 +18,7 @@ from persistq._survey.folder import (
     FolderSurvey,
     extension_of,
     extension_of_claim,
+    extension_of_existing,
     extensions_in,
 )
 from persistq._survey.hand import ALIVE, DEAD, ELSEWHERE, InHand
@@ -38,6 +39,7 @@ __all__ = [
     "current_runs",
     "extension_of",
     "extension_of_claim",
+    "extension_of_existing",
     "extensions_in",
     "homes",
     "journal_prefixes",

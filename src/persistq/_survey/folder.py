@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from persistq._journal.names import prefix_of
@@ -262,6 +263,21 @@ def extension_of(folder: str, named: str | None) -> str:
             "which with --extension"
         )
     return found[0] if found else ".tsv"
+
+
+def extension_of_existing(folder: str, named: str | None) -> str:
+    """Give the message extension of a queue whose folder must be there; else as `extension_of`.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    from persistq._folder.names import dotted
+
+    if named is not None:
+        dotted(named)  # what is wrong with it comes first
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+    return extension_of(folder, named)
 
 
 def extension_of_claim(path: str, named: str | None) -> tuple[str, bool]:
