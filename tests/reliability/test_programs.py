@@ -1,4 +1,7 @@
-"""A short run of each reliability program: they judge, and end non-zero where something is lost."""
+"""A short run of each reliability program: they judge, and end non-zero where something is lost.
+
+They mostly wait, for a random moment to kill or for what is left to end: so two run at a time.
+"""
 
 from __future__ import annotations
 
@@ -7,120 +10,157 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+
+    Started = dict[tuple[str, ...], Future[subprocess.CompletedProcess[str]]]
+
+LIMIT_S = 110
+STRACE = shutil.which("strace")
 
 
-def figures(program: str, *arguments: str) -> dict[str, object]:
-    command = [sys.executable, str(Path(__file__).with_name(program)), *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True)
+def run(command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    program, *arguments = command
+    return subprocess.run(
+        [sys.executable, str(Path(__file__).with_name(program)), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+
+@pytest.fixture(scope="module")
+def started(request: pytest.FixtureRequest) -> Iterator[Started]:
+    """Start what the chosen tests of this module ask for, in their order."""
+    commands = [
+        item.callspec.params["figures"]
+        for item in request.session.items
+        if item.path == request.path
+        and isinstance(item, pytest.Function)
+        and not any(mark.args[0] for mark in item.iter_markers("skipif"))
+    ]
+    pool = ThreadPoolExecutor(2)
+    yield {command: pool.submit(run, command) for command in commands}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest, started: Started) -> Any:
+    """Wait for a program to end well; return what it has counted."""
+    ended = started[request.param].result()
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    result: dict[str, object] = json.loads(ended.stdout)
-    return result
+    return json.loads(ended.stdout)
 
 
-@needs_strace
+def given_by(*commands: str, needs: dict[str, str] | None = None) -> pytest.MarkDecorator:
+    """Let a test have the figures of each of these programs; some need a module."""
+    parameters = []
+    for command in commands:
+        module = (needs or {}).get(command)
+        missing = module is not None and importlib.util.find_spec(module) is None
+        mark = pytest.mark.skipif(missing, reason=f"needs {module}")
+        parameters.append(pytest.param(tuple(command.split()), id=command, marks=mark))
+    return pytest.mark.parametrize("figures", parameters, indirect=True)
+
+
+@pytest.mark.skipif(STRACE is None, reason="needs strace")
 @pytest.mark.timeout(120)
-def test_killed_at_each_call_nothing_is_lost() -> None:
-    variants = figures("kill_at_each_call.py", "--quick", "--step=2")["variants"]
-    assert isinstance(variants, list)
-    assert all(variant["kills"] > 15 and not variant["wrong"] for variant in variants)
+@given_by("kill_at_each_call.py --quick --step=2")
+def test_killed_at_each_call_nothing_is_lost(figures: Any) -> None:
+    assert len(figures["variants"]) == 2
+    assert all(v["kills"] > 15 and not v["wrong"] for v in figures["variants"])
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("part", ["limits", "tmpfs", "calls"])
-def test_on_a_failing_disk_nothing_is_lost_and_nothing_refused_is_delivered(part: str) -> None:
-    if part == "calls" and shutil.which("strace") is None:
-        pytest.skip("needs strace")
-    found = figures("full_disk.py", "--quick", "--step=17", f"--only={part}")[part]
+@pytest.mark.timeout(120)
+@given_by(
+    "full_disk.py --quick --step=17 --only=limits",
+    "full_disk.py --quick --step=17 --only=tmpfs",
+    "full_disk.py --quick --step=17 --only=calls",
+)
+def test_on_a_failing_disk_nothing_is_lost_and_nothing_refused_is_delivered(figures: Any) -> None:
+    (found,) = (figures[part] for part in ("limits", "tmpfs", "calls") if part in figures)
     if isinstance(found, str):
         pytest.skip(found)
-    assert isinstance(found, dict)
     assert found["runs"] > 5
     assert sum(found.get(kind, 0) for kind in ("refused", "undone", "restarted")) > 0
     assert found["wrong"] == []
 
 
-@pytest.mark.timeout(90)
-def test_all_of_it_at_once_loses_nothing_and_nothing_grows() -> None:
-    found = figures("soak.py", "--minutes=0.05", "--messages=200", "--patience-s=0.8")
-    assert isinstance(found["runs"], dict)
-    assert isinstance(found["life"], dict)
-    assert found["runs"]["messages"] >= 200
-    assert found["life"]["workers killed"] > 0
-
-
-@pytest.mark.timeout(90)
-@pytest.mark.parametrize("arguments", [["--start-method=spawn"], ["--same-directory", "--fsync"]])
-def test_killed_again_and_again_a_job_is_finished(arguments: list[str]) -> None:
-    found = figures("kill_runs.py", "--kills=3", "--messages=500", *arguments)
-    assert found["lost"] == 0
-    assert found["kills"] >= 3
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--start-method=fork"],
-        ["--start-method=spawn", "--replace"],
-        ["--start-method=forkserver", "--maxsize=2"],
-    ],
-)
-def test_killed_workers_stop_nobody(arguments: list[str]) -> None:
-    found = figures("kill_workers.py", "--kills=6", "--messages=200", *arguments)
-    assert (found["hangs"], found["left"], found["lost"]) == (0, 0, 0)
-
-
-@pytest.mark.timeout(90)
-@pytest.mark.parametrize("part", ["one", "passed", "many", "files"])
-def test_eight_threads_share_queues_and_folders(part: str) -> None:
-    found = figures("threads.py", "--seconds=0.5", "--count=300", f"--only={part}")
-    assert found["wrong"] == []
-    assert isinstance(found["rounds"], dict)
-    assert found["rounds"][part] >= 1
-
-
-@pytest.mark.timeout(90)
-@pytest.mark.parametrize("arguments", [["--start-method=spawn"], ["--results", "--longest-s=0.5"]])
-def test_killed_and_called_again_run_does_all_or_sets_it_aside(arguments: list[str]) -> None:
-    found = figures("kill_run.py", "--kills=3", "--messages=200", "--workers=2", *arguments)
-    assert found["kills"] >= 3
-    assert (found["lost"], found["not set aside"], found["outstanding"]) == (0, 0, 0)
+@pytest.mark.timeout(120)
+@given_by("soak.py --minutes=0.05 --messages=200 --patience-s=0.8")
+def test_all_of_it_at_once_loses_nothing_and_nothing_grows(figures: Any) -> None:
+    assert figures["runs"]["messages"] >= 200
+    assert figures["life"]["workers killed"] > 0
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    ("engine", "module", "arguments"),
-    [("dask", "distributed", ["--deadly", "--seed=3"]), ("loky", "loky", [])],
+@given_by(
+    "kill_runs.py --kills=3 --messages=500 --start-method=spawn",
+    "kill_runs.py --kills=3 --messages=500 --same-directory --fsync",
 )
-def test_with_killed_engines_and_callers_all_is_done_or_set_aside(
-    engine: str, module: str, arguments: list[str]
-) -> None:
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"needs {module} (pip install --group {engine})")
-    found = figures(
-        "kill_engine.py", f"--engine={engine}", "--kills=4", "--messages=200", *arguments
-    )
+def test_killed_again_and_again_a_job_is_finished(figures: Any) -> None:
+    assert figures["lost"] == 0
+    assert figures["kills"] >= 3
+
+
+@pytest.mark.timeout(120)
+@given_by(
+    "kill_workers.py --kills=6 --messages=200 --start-method=fork",
+    "kill_workers.py --kills=6 --messages=200 --start-method=spawn --replace",
+    "kill_workers.py --kills=6 --messages=200 --start-method=forkserver --maxsize=2",
+)
+def test_killed_workers_stop_nobody(figures: Any) -> None:
+    assert (figures["hangs"], figures["left"], figures["lost"]) == (0, 0, 0)
+
+
+@pytest.mark.timeout(120)
+@given_by(
+    "threads.py --seconds=0.5 --count=300 --only=one",
+    "threads.py --seconds=0.5 --count=300 --only=passed",
+    "threads.py --seconds=0.5 --count=300 --only=many",
+    "threads.py --seconds=0.5 --count=300 --only=files",
+)
+def test_eight_threads_share_queues_and_folders(figures: Any) -> None:
+    assert figures["wrong"] == []
+    (rounds,) = figures["rounds"].values()
+    assert rounds >= 1
+
+
+@pytest.mark.timeout(120)
+@given_by(
+    "kill_run.py --kills=3 --messages=200 --workers=2 --start-method=spawn",
+    "kill_run.py --kills=3 --messages=200 --workers=2 --results --longest-s=0.5",
+)
+def test_killed_and_called_again_run_does_all_or_sets_it_aside(figures: Any) -> None:
+    assert figures["kills"] >= 3
+    assert (figures["lost"], figures["not set aside"], figures["outstanding"]) == (0, 0, 0)
+
+
+DASK = "kill_engine.py --engine=dask --kills=4 --messages=200 --deadly --seed=3"
+LOKY = "kill_engine.py --engine=loky --kills=4 --messages=200"
+
+
+@pytest.mark.timeout(120)
+@given_by(DASK, LOKY, needs={DASK: "distributed", LOKY: "loky"})
+def test_with_killed_engines_and_callers_all_is_done_or_set_aside(figures: Any) -> None:
     wrong = ("hangs", "lost", "not set aside", "wrongly set aside", "outstanding")
-    assert [found.get(name, 0) for name in wrong] == [0] * 5
-    assert found["messages"] == found["jobs"] * 200  # type: ignore[operator]
+    assert [figures.get(name, 0) for name in wrong] == [0] * 5
+    assert figures["messages"] == figures["jobs"] * 200
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    ("program", "arguments"),
-    [
-        ("overlapping_starts.py", ["--rounds=1", "--waves=2"]),
-        ("stop_and_continue.py", ["--rounds=1", "--waves=2"]),
-        ("folders_in_turn.py", ["--rounds=1", "--nights=8", "--folders=2"]),
-    ],
+@given_by(
+    "overlapping_starts.py --rounds=1 --waves=2",
+    "stop_and_continue.py --rounds=1 --waves=2",
+    "folders_in_turn.py --rounds=1 --nights=8 --folders=2",
 )
-def test_no_two_living_runs_do_the_same_work(program: str, arguments: list[str]) -> None:
-    found = figures(program, *arguments)
-    assert (found["lost"], found["by two living runs"], found["hangs"]) == ([], [], 0)
-    assert isinstance(found["starts"], int)
-    assert found["starts"] > 3
+def test_no_two_living_runs_do_the_same_work(figures: Any) -> None:
+    assert (figures["lost"], figures["by two living runs"], figures["hangs"]) == ([], [], 0)
+    assert figures["starts"] > 3
