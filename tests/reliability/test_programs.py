@@ -111,6 +111,19 @@ def test_with_killed_engines_and_callers_all_is_done_or_set_aside(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("arguments", [[], ["--aof", "--seed=2"]], ids=["nothing kept", "aof"])
+def test_with_redis_killed_too_nothing_is_lost_that_the_journals_hold(
+    arguments: list[str],
+) -> None:
+    if importlib.util.find_spec("redis") is None or shutil.which("redis-server") is None:
+        pytest.skip("needs redis (pip install --group redis) and redis-server")
+    found = figures("kill_redis.py", "--kills=4", "--messages=300", *arguments)
+    assert found["messages"] == found["jobs"] * 300  # type: ignore[operator]
+    wrong = ("hangs", "lost", "not set aside", "wrongly set aside", "recorded twice")
+    assert [found[name] for name in wrong] == [0] * 5
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [
