@@ -79,6 +79,10 @@ def run_page(text: str, folder: Path) -> list[tuple[str, str]]:
         **os.environ,
         "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
         "PYTHONUNBUFFERED": "1",
+        # The modules that the pages tell to copy.
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT / "docs/examples"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
     }
     result = subprocess.run(
         [sys.executable, page.name],

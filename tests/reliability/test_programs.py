@@ -60,12 +60,15 @@ def figures(request: pytest.FixtureRequest, started: Started) -> Any:
 
 
 def given_by(*commands: str, needs: dict[str, str] | None = None) -> pytest.MarkDecorator:
-    """Let a test have the figures of each of these programs; some need a module."""
+    """Let a test have the figures of each of these programs; some need modules or programs."""
     parameters = []
     for command in commands:
-        module = (needs or {}).get(command)
-        missing = module is not None and importlib.util.find_spec(module) is None
-        mark = pytest.mark.skipif(missing, reason=f"needs {module}")
+        missing = [
+            need
+            for need in (needs or {}).get(command, "").split()
+            if importlib.util.find_spec(need) is None and shutil.which(need) is None
+        ]
+        mark = pytest.mark.skipif(bool(missing), reason=f"needs {' and '.join(missing)}")
         parameters.append(pytest.param(tuple(command.split()), id=command, marks=mark))
     return pytest.mark.parametrize("figures", parameters, indirect=True)
 
@@ -153,6 +156,19 @@ def test_with_killed_engines_and_callers_all_is_done_or_set_aside(figures: Any) 
     wrong = ("hangs", "lost", "not set aside", "wrongly set aside", "outstanding")
     assert [figures.get(name, 0) for name in wrong] == [0] * 5
     assert figures["messages"] == figures["jobs"] * 200
+
+
+REDIS = "redis redis-server"
+KEPT_NOWHERE = "kill_redis.py --kills=4 --messages=300"
+KEPT_BY_REDIS = "kill_redis.py --kills=4 --messages=300 --aof --seed=2"
+
+
+@pytest.mark.timeout(120)
+@given_by(KEPT_NOWHERE, KEPT_BY_REDIS, needs=dict.fromkeys((KEPT_NOWHERE, KEPT_BY_REDIS), REDIS))
+def test_with_redis_killed_too_nothing_is_lost_that_the_journals_hold(figures: Any) -> None:
+    assert figures["messages"] == figures["jobs"] * 300
+    wrong = ("hangs", "lost", "not set aside", "wrongly set aside", "recorded twice")
+    assert [figures[name] for name in wrong] == [0] * 5
 
 
 @pytest.mark.timeout(120)

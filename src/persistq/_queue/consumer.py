@@ -8,7 +8,7 @@ import time
 from collections import deque
 from queue import Empty
 
-from persistq import _fs
+from persistq import _fs, _reasons
 from persistq._journal import recovery
 from persistq._journal.journal_file import JournalFile
 from persistq._journal.names import COMPLETED, STARTED, WORKER
@@ -17,6 +17,8 @@ from persistq._queue import orphans
 from persistq._queue.in_hand import Hand, InHand
 from persistq._queue.in_transit import living_in_transit
 from persistq._queue.lookout import Lookout
+from persistq._queue.reports import DONE as DONE_REPORT
+from persistq._queue.reports import FAILED as FAILED_REPORT
 from persistq._sentinels import DONE, FAILED, Sentinel
 
 TYPE_CHECKING = False
@@ -65,11 +67,13 @@ class Consumer:
         self._membership = membership
         self._prefix = prefix
         self._failing = failing
+        # Whether it is known here which line each message in hand has.
+        self._keeps_lines = membership is not None or transport.reports_back
         self.completed: JournalFile | None = None
         self._started: JournalFile | None = None
         if membership is not None:
             self.completed = JournalFile(membership, COMPLETED, fsync)
-            if record_started:
+            if record_started and not transport.reports_back:
                 # Not synced: after a power cut there is nobody to take over.
                 self._started = JournalFile(membership, STARTED, False)
         self._begin()
@@ -118,9 +122,9 @@ class Consumer:
                 # From here until it is recorded, what this thread may have taken is its own.
                 taken = self._transport.get(block, timeout)
                 if taken is not None and type(taken[0]) is not Sentinel:
-                    if membership is not None:
+                    if self._keeps_lines:
                         # Stopped for long, it may have woken up in a run that was carried on.
-                        if time.monotonic() >= membership.next_look_s:
+                        if membership is not None and time.monotonic() >= membership.next_look_s:
                             membership.check()
                         if taken[1] is not None and hand.last is None and self._started is None:
                             hand.last = taken  # as in _record, without a call
@@ -274,6 +278,9 @@ class Consumer:
         """Record that a message is done, and tell the queue. See `PersistentQueue.task_done`."""
         if obj is DONE or obj is FAILED:
             return
+        if self._transport.reports_back:
+            self._report(obj, DONE_REPORT)
+            return
         if self.completed is None:
             self._transport.task_done()
             return
@@ -298,7 +305,10 @@ class Consumer:
     def task_done_many(self, objs: Iterable[Any]) -> None:
         """Do the same for a batch, with one write. See `PersistentQueue.task_done_many`."""
         messages = [obj for obj in objs if obj is not DONE and obj is not FAILED]
-        if self.completed is None:
+        if self._transport.reports_back:
+            for message in messages:
+                self._report(message, DONE_REPORT)
+        elif self.completed is None:
             for _ in messages:
                 self._transport.task_done()
         elif messages:
@@ -310,12 +320,22 @@ class Consumer:
         """Set a message aside. See `PersistentQueue.task_failed`."""
         if obj is DONE or obj is FAILED:
             return
+        if self._transport.reports_back:
+            self._report(obj, FAILED_REPORT, _reasons.describe(reason))
+            return
         assert self._failing is not None
         line = self.line_to_complete(obj)
         record = self._failing.record(line, reason)
         # Killed before this: it is outstanding. Behind it: it is set aside.
         self._failing.failed.append(record + b"\n")
         self.tell_done([(obj, line)], self._failing.failed, [record])
+
+    def _report(self, obj: Any, kind: str, why: str = "") -> None:
+        """Let the copy that records know what came of a message."""
+        line = self.line_to_complete(obj)
+        # Killed before this: the carrier finds the message in a dead worker's hand.
+        self._transport.report(kind, line, why)
+        self.in_hand.remove(obj, line)
 
     def task_lost(self, obj: Any, how: str) -> bool:
         """Count a failed attempt at a message in hand. See `PersistentQueue.task_lost`."""

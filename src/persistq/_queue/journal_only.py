@@ -40,6 +40,7 @@ class JournalOnly:
     is_watchful = True
     takes_sources = False
     line_mark: bytes | None = None
+    reports_back = False
     longest_inline = float("inf")
 
     def __init__(self, directory: str, prefix: str, codec: Codec) -> None:
@@ -186,6 +187,14 @@ class JournalOnly:
     def join(self, timeout: float | None = None) -> bool:
         """Tell whether nothing is outstanding. Nobody else works on it, so this never waits."""
         return not self._left().lines
+
+    def report(self, kind: str, line: bytes, why: str) -> None:
+        """Is never asked."""
+        raise AssertionError("a report on a carrier that carries none")
+
+    def take_report(self, timeout: float) -> tuple[str, bytes, str] | None:
+        """Is never asked."""
+        raise AssertionError("a report on a carrier that carries none")
 
     def qsize(self) -> int:
         """Return how much is left to hand out."""

@@ -10,7 +10,6 @@ import logging
 import sys
 import weakref
 from multiprocessing import util
-from queue import Full
 
 from persistq._journal.names import COPY, MAIN, PRODUCER, WORKER
 from persistq._journal.run_state import RunState
@@ -84,7 +83,7 @@ class Leaving:
                 self._membership.names.prefix,
             )
             self._producer.finish(FAILED, block=False)
-        except (OSError, ValueError, Full) as error:
+        except Exception as error:  # a carrier of the user's raises what it will
             logger.warning("cannot tell the workers that this process ends: %s", error)
 
     def _is_to_close(self) -> bool:

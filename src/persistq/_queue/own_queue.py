@@ -65,6 +65,7 @@ class OwnQueue:
     crosses_processes = True
     is_watchful = False
     takes_sources = True
+    reports_back = False
 
     def __init__(self, carrier: Carrier, is_plain: bool, has_journal: bool) -> None:
         self.carrier = carrier
@@ -308,6 +309,14 @@ class OwnQueue:
                 as the carrier is, so it must not hold that.
         """
         _leave_unread_at_exit(self.carrier, self.carrier._feeder, is_read)
+
+    def report(self, kind: str, line: bytes, why: str) -> None:
+        """Is never asked."""
+        raise AssertionError("a report on a carrier that carries none")
+
+    def take_report(self, timeout: float) -> tuple[str, bytes, str] | None:
+        """Is never asked."""
+        raise AssertionError("a report on a carrier that carries none")
 
     def qsize(self) -> int:
         """Return the number of messages that wait."""

@@ -23,6 +23,7 @@ from persistq._queue.leaving import Leaving
 from persistq._queue.no_carrier import NoCarrier
 from persistq._queue.producer import Producer
 from persistq._queue.progress import Looking
+from persistq._queue.reports import Reports
 from persistq._queue.requeueing import Requeueing
 from persistq._queue.user_queue import UserQueue
 from persistq._sentinels import DONE, FAILED
@@ -223,6 +224,12 @@ class PersistentQueue(Generic[Message]):
             self._failing,
         )
         self._joiner: Joiner | None = None
+        if transport.reports_back and membership is not None:
+            assert self._failing is not None
+            assert self._consumer.completed is not None
+            self._producer.reports = Reports(
+                transport, codec, membership, self._consumer.completed, self._failing
+            )
         self._leaving: Leaving | None = None
         if membership is not None and self._failing is not None:
             if self.use_queue:
@@ -470,7 +477,8 @@ class PersistentQueue(Generic[Message]):
                 that nothing would remember it.
             OSError: The record cannot be written. The queue is not told, so call again.
         """
-        self._with_journal("task_failed()")
+        if not self._transport.reports_back:
+            self._with_journal("task_failed()")
         self._consumer.task_failed(obj, reason)
 
     def attempt(self, obj: Message) -> Attempt:
@@ -641,6 +649,8 @@ class PersistentQueue(Generic[Message]):
             PersistqError: The carrier has no `join`. Without a timeout also: messages are left,
                 and every worker has ended or died; it says what is left, and why.
         """
+        if self._producer.reports is not None:
+            return self._producer.reports.join(timeout)
         if self._joiner is None:
             return self._transport.join(timeout)
         return self._joiner.join(lambda: self._producer.is_closed, timeout)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from persistq._journal.members import Membership
     from persistq._queue.consumer import Consumer
     from persistq._queue.desertion import Desertion
+    from persistq._queue.reports import Reports
     from persistq._queue.transport import Transport
 
 logger = logging.getLogger("persistq")
@@ -52,6 +53,7 @@ class Producer:
         requested (JournalFile | None): Records what is put.
         is_closed (bool): Whether this producer will put no more.
         has_put (bool): Whether it has put anything, or requeued.
+        reports (Reports | None): What is to record what workers say of it; None where they do.
         known (Known): What is passed over when it is put.
         lock (RLock): Held by who does several things that belong together.
     """
@@ -67,6 +69,7 @@ class Producer:
         desertion: Desertion,
     ) -> None:
         self.is_closed = False
+        self.reports: Reports | None = None
         self.requested: JournalFile | None = None
         if membership is not None:
             self.requested = JournalFile(membership, REQUESTED, fsync)
@@ -94,6 +97,8 @@ class Producer:
         """Before a thread's first message: be seen to live, as a producer."""
         if self._membership is not None:
             self._membership.join(PRODUCER)
+        if self.reports is not None:
+            self.reports.begin()
         self.has_put = True
         self._local.flags = flags = self._transport.flags()
         return flags
@@ -301,6 +306,8 @@ class Producer:
 
     def close_files(self) -> None:
         """Close the file; it is opened again when it is needed."""
+        if self.reports is not None:
+            self.reports.end()
         if self.requested is not None:
             self.requested.close()
 

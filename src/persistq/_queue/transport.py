@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     class UsersQueue(Protocol):
         """A carrier that a user gives: a queue of `multiprocessing`, of threads, or any other.
 
-        Of `task_done`, `join`, `qsize`, `empty`, `full` and `close` is used what it has.
+        Of `task_done`, `join`, `qsize`, `empty`, `full` and `close` is used what it has. One with
+        `put_report` and `get_report` too carries journal lines to workers that keep no journal, and
+        back what came of them: see `UsersReportingQueue`.
         """
 
         def put(self, obj: Any, block: bool, timeout: float | None, /) -> Any:
@@ -20,6 +22,25 @@ if TYPE_CHECKING:
 
         def get(self, block: bool, timeout: float | None, /) -> Any:
             """Take a message; `queue.Empty` where there is none within so many seconds."""
+
+    class UsersReportingQueue(UsersQueue, Protocol):
+        """A carrier whose workers need no folder of ours: what they say travels back on it.
+
+        What is put, besides DONE and FAILED, is `bytes`: the journal line of a message.
+        """
+
+        def put_report(self, report: tuple[str, bytes, str], /) -> Any:
+            """Carry back what came of a message that was taken: a kind, its line, and why.
+
+            Of one that is not in hand of who says so any more, nothing is carried back: somebody
+            else does it, and two reports of one message would complete another that equals it.
+            """
+
+        def get_report(self, block: bool, timeout: float | None, /) -> tuple[str, bytes, str]:
+            """Take the next; `queue.Empty` where there is none within so many seconds.
+
+            Of a message that was in hand of a worker that is gone, the kind is `"lost"`.
+            """
 
     class InTransit(Protocol):
         """What one process is just putting or taking, as others see it."""
@@ -60,6 +81,9 @@ if TYPE_CHECKING:
         takes_sources: bool
         # What `pack` puts before a journal line, where it returns nothing else; else None.
         line_mark: bytes | None
+        # Whether what came of a message travels back, to be recorded by a copy that puts. Then
+        # a worker needs no journal, and none that it has is written.
+        reports_back: bool
         # Lines longer than this had better travel as their place, where can_refer() says so.
         longest_inline: float
 
@@ -133,6 +157,12 @@ if TYPE_CHECKING:
 
         def task_done(self) -> None:
             """Acknowledge one message; ValueError where there were not as many."""
+
+        def report(self, kind: str, line: bytes, why: str) -> None:
+            """Let who records be told what came of a message; where `reports_back`."""
+
+        def take_report(self, timeout: float) -> tuple[str, bytes, str] | None:
+            """Return the next such: kind, line, and why; None where none came in time."""
 
         def join(self, timeout: float | None = None) -> bool:
             """Wait until all messages are acknowledged; return whether they are."""

@@ -71,6 +71,9 @@ class UserQueue:
         self.number_of_producers = 1
         self.is_bounded = _bound_of(carrier)
         self.crosses_processes = not isinstance(carrier, (queue.Queue, queue.SimpleQueue))
+        self.reports_back = all(
+            callable(getattr(carrier, name, None)) for name in ("put_report", "get_report")
+        )
         self._task_done: Callable[[], None] | None = getattr(carrier, "task_done", None)
         self._begin()
         # Not so for stacks and priority queues, and nobody knows of somebody else's.
@@ -118,6 +121,8 @@ class UserQueue:
         Raises:
             TypeError: The message cannot be pickled, and the carrier crosses processes.
         """
+        if self.reports_back and type(message) is not Sentinel:
+            return self._codec.encode(message) if line is None else line
         if type(message) is str or type(message) is Sentinel:
             return message
         if line is not None:
@@ -241,7 +246,7 @@ class UserQueue:
         """Take the next message or sentinel; timeout in seconds.
 
         Returns:
-            tuple[Any, None] | None: The message, and no journal line, for that does not travel.
+            tuple[Any, bytes | None] | None: The message, and its journal line where that travels.
             None from time to time, to look around, and for a `DONE` that is not the last.
 
         Raises:
@@ -254,6 +259,8 @@ class UserQueue:
                 return None
         else:
             payload = self.carrier.get(block, timeout)
+        if self.reports_back and type(payload) is bytes:
+            return self._codec.decode(payload), payload
         if type(payload) is bytes and payload.startswith(_PICKLED):
             return pickle.loads(memoryview(payload)[len(_PICKLED) :]), None
         if payload is DONE and not self._is_last_done():
@@ -278,6 +285,23 @@ class UserQueue:
         """
         if self._task_done is not None:
             self._task_done()
+
+    def report(self, kind: str, line: bytes, why: str) -> None:
+        """Put what came of a message on its way back."""
+        self.carrier.put_report((kind, line, why))
+
+    def take_report(self, timeout: float) -> tuple[str, bytes, str] | None:
+        """Take the next one; timeout in seconds.
+
+        Returns:
+            tuple[str, bytes, str] | None: Its kind, the message's line, and why; None where
+            none came within the time.
+        """
+        try:
+            kind, line, why = self.carrier.get_report(True, timeout)
+        except queue.Empty:
+            return None
+        return kind, line, why
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all messages are acknowledged, or `timeout` seconds.
