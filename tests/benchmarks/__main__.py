@@ -23,6 +23,7 @@ import engines
 import footprint
 import jobs
 import peers
+import scaling
 from harness import Amounts, Report, about
 
 import carrier
@@ -42,6 +43,7 @@ SECTIONS: dict[str, Callable[[Amounts, Report], None]] = {
     **cli.SECTIONS,
     **carrier.SECTIONS,
     **engines.SECTIONS,
+    **scaling.SECTIONS,
     **peers.SECTIONS,
 }
 

@@ -63,6 +63,11 @@ MEASURED = {
         ("Dask, 2 workers, nothing, 32 in flight", "run"),
         ("Dask, 2 workers, ten_milliseconds, 4 in flight", "run"),
     },
+    "workers": {("run, messages that do nothing", f"{n} workers") for n in (1, 2, 4, 8)},
+    "sizes": {("run, 2 workers, messages that do nothing", "1,000,000 bytes")},
+    "disk": {("journals of a message of 30 bytes, when it is done", "run")},
+    "restart": {("a restart of 1,000 messages, a tenth of them outstanding", "memory")},
+    "redis": {("workers by Redis on this machine, messages that do nothing", "2 workers")},
     "peers": {("peers: end to end, 1 workers", "persistq, ack")},
 }
 
@@ -86,6 +91,8 @@ def test_a_tiny_run_measures_what_the_part_promises(part: str, figures: Any) -> 
         pytest.skip("there is no Carrier on this platform")
     if part == "dask" and "run on Dask\n  skipped" in figures["printed"]:
         pytest.skip("needs distributed (pip install --group dask)")
+    if part == "redis" and "workers by Redis\n  skipped" in figures["printed"]:
+        pytest.skip("needs redis (pip install --group redis) and redis-server")
     assert rows.keys() >= MEASURED[part]
     assert all(rows[key]["value"] > 0 for key in MEASURED[part])
 

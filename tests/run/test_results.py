@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections import Counter
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -237,6 +237,31 @@ def test_an_error_of_an_engine_that_has_answered_is_an_attempt(tmp_path: Path) -
     summary = run(run_jobs.double, ["a", "b"], root=tmp_path, workers=1, executor=executor)
     assert (summary.done, summary.failed) == (1, 1)
     assert "the executor has failed: ImportError: no module named" in summary.failures[0].reason
+
+
+def test_what_a_pool_had_when_it_broke_has_met_a_death_also_where_the_next_submit_is_told_first(
+    tmp_path: Path,
+) -> None:
+    class Broken(Scripted):
+        def submit(self, call: Any, message: Any, number: str) -> Future[Any]:
+            if self.open:
+                self.open[0].set_exception(BrokenExecutor("a worker has died"))
+                raise BrokenExecutor("a worker has died")
+            return super().submit(call, message, number)
+
+    for _ in range(2):
+        with pytest.raises(PersistqError, match="takes no more"):
+            run(
+                run_jobs.double,
+                ["a", "b"],
+                root=tmp_path,
+                workers=1,
+                max_attempts=2,
+                executor=Broken(keeps_silent),
+            )
+    summary = run(run_jobs.double, ["a", "b"], root=tmp_path, executor=Scripted(answers))
+    assert [f.message for f in summary.failures] == ["a"]
+    assert (summary.done, summary.failures[0].attempts) == (1, 2)
 
 
 def test_a_message_that_breaks_the_pool_is_set_aside_without_its_neighbour(tmp_path: Path) -> None:

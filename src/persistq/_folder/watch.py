@@ -198,6 +198,7 @@ class Watch:
         self._strangers = False
         self._dangling = False
         self._next_look_s = 0.0
+        self._last_cost_s = 0.0
         self._settled_ns: int | None = None
         self._idle_s = _LISTING_S
 
@@ -392,13 +393,16 @@ class Watch:
         self.changes += 1
         self.index.reconcile(listing.messages)
         cost_s = time.monotonic() - began_s
+        # Of two looks the cheaper: one for which a server stood still says nothing of the folder.
+        remote_s = _REMOTE_SHARE * min(cost_s, self._last_cost_s)
+        self._last_cost_s = cost_s
         if self._reports is None:
-            pause_s = min(max(self._idle_s, _REMOTE_SHARE * cost_s), _LONGEST_S)
+            pause_s = min(max(self._idle_s, remote_s), _LONGEST_S)
             self._idle_s = min(self._idle_s * 1.5, _LISTING_IDLE_S)
         elif self._local:
             pause_s = max(_LOCAL_S, _LOCAL_SHARE * cost_s)
         else:
-            pause_s = min(max(_REMOTE_S, _REMOTE_SHARE * cost_s), max(_REMOTE_S, _LONGEST_S))
+            pause_s = min(max(_REMOTE_S, remote_s), max(_REMOTE_S, _LONGEST_S))
         self._next_look_s = began_s + cost_s + pause_s
         trusted = self._reports is not None and self._local
         self._settled_ns = (

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
         # Whether a message is LOST only if it was begun by the very worker that has died.
         knows_whose_death: bool
 
+        @property
+        def is_lost(self) -> bool:
+            """Whether it takes no more, so that the job stops for that."""
+
         def begin(self) -> None:
             """Get ready for the first message."""
 
@@ -203,7 +207,7 @@ class Dispatching:
             queue.task_done(message)
         elif outcome.kind == FAILED:
             queue.task_failed(message, outcome.value)
-        elif outcome.kind == LOST and not self._is_stopping:
+        elif outcome.kind == LOST and (self._engine.is_lost or not self._is_stopping):
             logger.warning("%r was lost with its worker: %s", message, outcome.value)
             self._suspects.add_death(message)
             if queue.task_lost(message, outcome.value):

@@ -120,6 +120,11 @@ class Executing:
         self._is_stopping = False
         self._error: PersistqError | None = None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it takes no more, or does nothing that it is given."""
+        return self._error is not None
+
     def begin(self) -> None:
         """Do nothing: the executor is there."""
 

@@ -61,6 +61,7 @@ class Piping:
     """
 
     knows_whose_death = True
+    is_lost = False  # its workers are replaced
 
     def __init__(
         self,
