@@ -701,7 +701,7 @@ def wait_until_it_waits(pid: int) -> None:
         (["reclaim", "missing"], "No such file"),
         (["retire", "."], "no run folders"),
         (["retire", ".", "--keep", "0"], "1 or more"),
-        (["watch", "missing"], "No such file"),
+        (["watch", "file"], "Not a directory"),
         (["watch", ".", "--interval", "0"], "more than 0"),
         (["watch", ".", "--interval", "inf"], "at most a day"),
         (["status", ".", "--items", "a", "--group", "a{99999999999999999999}"], "cannot be used"),
@@ -710,6 +710,7 @@ def wait_until_it_waits(pid: int) -> None:
 def test_a_mistake_is_told_in_a_line_and_without_a_traceback(
     tmp_path: Path, arguments: list[str], said: str
 ) -> None:
+    (tmp_path / "file").touch()
     result = run(*map(os.fsencode, arguments), folder=tmp_path)
     assert result.returncode == 2
     assert result.stdout == b""

@@ -55,14 +55,44 @@ def test_work_that_is_set_aside_is_counted_and_makes_status_exit_with_1(
     text("status", str(tmp_path))
 
 
-def documented(of: str) -> set[str]:
-    """Return the fields that the reference page lists in the table behind some words."""
+TYPES = {
+    "number": (int, float),
+    "text": (str,),
+    "list": (list,),
+    "object": (dict,),
+    "true or false": (bool,),
+    "anything": (object,),
+    "null": (type(None),),
+}
+
+
+def documented_types(of: str) -> dict[str, tuple[type, ...]]:
+    """Return the types of the fields that the page lists in the table behind some words."""
+    found = {}
+    for row in rows_of_table(of):
+        said = re.sub(r"list of \w+", "list", row.split("|")[2].strip())
+        kinds = [said] if said in TYPES else said.split(" or ")
+        for name in re.findall(r"`(\w+)`", row.split("|")[1]):
+            found[name] = tuple(kind for word in kinds for kind in TYPES[word])
+    return found
+
+
+def check(entry: dict[str, Any], of: str) -> None:
+    types = documented_types(of)
+    for name, value in entry.items():
+        assert isinstance(value, types[name]), (name, value)
+        assert not isinstance(value, bool) or bool in types[name] or object in types[name]
+
+
+def rows_of_table(of: str) -> list[str]:
     page = Path(__file__).parents[2] / "docs/reference/command-line.md"
     section = page.read_text("utf-8").split("\n### JSON\n")[1].split(of, 1)[1]
-    table = section.split("| --- | --- | --- |\n")[1].split("\n\n")[0]
-    return {
-        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])
-    }
+    return section.split("| --- | --- | --- |\n")[1].split("\n\n")[0].splitlines()
+
+
+def documented(of: str) -> set[str]:
+    """Return the fields that the reference page lists in the table behind some words."""
+    return {*documented_types(of)}
 
 
 def test_the_reference_lists_each_field_of_the_json(tmp_path: Path, nursery: Nursery) -> None:
@@ -79,6 +109,12 @@ def test_the_reference_lists_each_field_of_the_json(tmp_path: Path, nursery: Nur
     assert set(folder) == documented("for a folder queue:")
     assert set(busy["in_progress"][0]) == documented("for each process in")
     assert {*failed, "file"} == documented("`failed --json` gives")
+    for entry in (journal, busy):
+        check(entry, "gives for journals:")
+    check(folder, "for a folder queue:")
+    check(busy["in_progress"][0], "for each process in")
+    check(failed, "`failed --json` gives")
+    assert {entry["schema"] for entry in (journal, busy, folder, failed)} == {1}
 
 
 def test_alert_is_for_what_nobody_sees_to(tmp_path: Path, nursery: Nursery) -> None:

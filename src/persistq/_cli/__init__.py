@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 import persistq
-from persistq._cli.exits import FINE, status_of
+from persistq._cli.exits import FINE, end_by_signal, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        return end_by_signal("SIGINT", 130)
+        return end_by_signal("SIGINT")
     except BrokenPipeError:
-        return end_by_signal("SIGPIPE", 141)
+        _drop_output()
+        return end_by_signal("SIGPIPE")
     except OSError as error:
         complain(_describe(error))
         _drop_output()
@@ -88,17 +89,3 @@ def _describe(error: OSError) -> str:
         return error.strerror or str(error)
     target = f" -> {error.filename2}" if error.filename2 is not None else ""
     return f"{error.filename}{target}: {error.strerror}"
-
-
-def end_by_signal(name: str, status: int) -> int:
-    """End as the signal would have ended us, which is what tells a shell to stop its loop."""
-    import os
-    import signal
-
-    if name == "SIGPIPE":
-        _drop_output()
-    number = getattr(signal, name, None)
-    if number is not None and os.name != "nt":
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    return status

@@ -1,8 +1,9 @@
-"""What the command exits with: each status, what it means, and which error gives which."""
+"""What the command exits with: each status, what it means, which error and signal gives which."""
 
 from __future__ import annotations
 
 import errno
+import os
 
 FINE, OUTSTANDING, ERROR, QUEUE_DONE, QUEUE_FAILED, NOTHING, TAKEN, NO_ROOM, REFUSED = range(9)
 
@@ -37,3 +38,23 @@ def status_of(error: Exception) -> int:
     if not isinstance(error, OSError) or error.errno is None or error.errno in _WRONG_NAME:
         return ERROR  # such as a ValueError
     return NO_ROOM if error.errno in _NO_ROOM else REFUSED
+
+
+def end_by_signal(name: str) -> int:
+    """End as a signal would have ended us, which is what tells a shell to stop its loop.
+
+    Args:
+        name (str): The signal's name.
+
+    Returns:
+        int: What a shell would say of that, where nothing can end by a signal.
+    """
+    import signal
+
+    number = getattr(signal, name, None)
+    if number is None:
+        return ERROR
+    if os.name != "nt":
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return 128 + int(number)

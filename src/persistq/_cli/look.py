@@ -237,16 +237,12 @@ def _remarks(folder: _survey.FolderSurvey) -> list[str]:
             f"{path}: {show.count_of(folder.set_aside, 'file')} set aside. 'persistq failed' says "
             "why, 'persistq retry' puts them on the queue again."
         )
-    if folder.is_queue and folder.others and not folder.outstanding:
+    if folder.others:
+        kinds = show.safe(", ".join(kind or "none" for kind in folder.other_kinds))
+        what = "" if folder.is_queue else "neither journals nor messages, but "
         lines.append(
-            f"{path}: nothing waits that ends with {show.safe(folder.extension)}, but "
-            f"{show.count_of(folder.others, 'file')} of other kinds; --extension says how messages "
-            "end."
-        )
-    if not folder.is_queue and folder.others:
-        lines.append(
-            f"{path}: neither journals nor messages, but {show.count_of(folder.others, 'file')} "
-            "of other kinds; --extension says how messages end."
+            f"{path}: {what}{show.count_of(folder.others, 'file')} of other kinds ({kinds}) "
+            f"than {show.safe(folder.extension)}; --extension says how messages end."
         )
     return [""] * bool(lines) + lines
 

@@ -7,7 +7,8 @@ import sys
 
 from persistq import _fs, _survey
 from persistq._cli import show
-from persistq._cli.exits import ERROR, FINE
+from persistq._cli.exits import ERROR, FINE, TAKEN
+from persistq._folder.names import parse_wip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ def may(question: str, options: argparse.Namespace) -> bool:
     return False
 
 
-def _folder(options: argparse.Namespace) -> _survey.FolderSurvey:
+def _folder(options: argparse.Namespace, renames: bool) -> _survey.FolderSurvey:
     """Look at a folder queue that is to be repaired.
+
+    Args:
+        options (argparse.Namespace): With `folder` and `extension`.
+        renames (bool): Whether files are to be given their names back.
 
     Raises:
         ValueError: It is none.
@@ -48,7 +53,8 @@ def _folder(options: argparse.Namespace) -> _survey.FolderSurvey:
             f"{path} holds journals; expected a folder queue. Journals need no repair: the next "
             "run picks up what is outstanding."
         )
-    return _survey.FolderSurvey(path, _survey.extension_of(path, options.extension))
+    find = _survey.extension_for_renames if renames else _survey.extension_of
+    return _survey.FolderSurvey(path, find(path, options.extension))
 
 
 def _claims(folder: _survey.FolderSurvey) -> str:
@@ -59,23 +65,41 @@ def _claims(folder: _survey.FolderSurvey) -> str:
     return f"{text} ({living} of processes that may be at work)" if living else text
 
 
+def _status_of_the_rest(folder: _survey.FolderSurvey, all_claims: bool) -> int:
+    """Tell whether claimed files were left since others of their names wait; the log says which.
+
+    Args:
+        folder (_survey.FolderSurvey): The queue.
+        all_claims (bool): Whether those of the living count, too.
+    """
+    left = _survey.FolderSurvey(folder.path, folder.extension).in_progress
+    for hand in left:
+        for claim in hand.messages:
+            parts = parse_wip(os.fsdecode(claim))
+            own = parts and os.path.join(folder.path, parts[2] + folder.extension)
+            if own and os.path.lexists(own) and (all_claims or hand.state == _survey.DEAD):
+                return TAKEN
+    return FINE
+
+
 def reclaim(options: argparse.Namespace) -> int:
     """Put back what dead processes had claimed."""
     from persistq._folder.readable import ReadableFolderQueue
 
-    queue = ReadableFolderQueue(options.folder, _folder(options).extension)
+    folder = _folder(options, renames=True)
+    queue = ReadableFolderQueue(options.folder, folder.extension)
     restored = queue.reclaim_abandoned(options.max_attempts or None)
     for path in restored:
         show.say(f"waits again: {show.safe(os.path.basename(path))}")
     show.say(f"{show.count_of(len(restored), 'file')} put back")
-    return FINE
+    return _status_of_the_rest(folder, all_claims=False)
 
 
 def reset(options: argparse.Namespace) -> int:
     """Prepare a folder for the next run: no control files, and nothing claimed."""
     from persistq._folder import identity, names, recovery
 
-    folder = _folder(options)
+    folder = _folder(options, renames=True)
     controls = [name for name in os.listdir(options.folder) if name.endswith(names.CONTROL)]
     question = (
         f"{options.folder}: {_claims(folder)} would wait again, and "
@@ -94,7 +118,7 @@ def reset(options: argparse.Namespace) -> int:
         f"{show.count_of(len(restored), 'file')} put back, "
         f"{show.count_of(len(controls), 'control file')} removed"
     )
-    return FINE
+    return _status_of_the_rest(folder, all_claims=True)
 
 
 def purge(options: argparse.Namespace) -> int:
@@ -102,8 +126,8 @@ def purge(options: argparse.Namespace) -> int:
     from persistq._folder import recovery
     from persistq._folder.listing import Listing
 
-    folder = _folder(options)
-    _refuse_precious(options.folder)
+    folder = _folder(options, renames=False)
+    _refuse_precious(options.folder, options.everything)
     listing = Listing(options.folder, folder.extension)
     # A single file of that ending makes no queue: it may be anybody's.
     is_queue = bool(listing.claims or listing.controls or listing.leases)
@@ -140,15 +164,45 @@ def purge(options: argparse.Namespace) -> int:
     return FINE
 
 
-def _names_of_the_queue(folder: str, extension: str) -> list[str]:
-    """Give the names of the files that a queue has made, or that were put on it."""
+def _owner_of(name: str) -> tuple[int, str] | None:
+    """Give process id and ten digits from the name of a file that one claimer has made."""
     from persistq._folder import names
 
+    wip = names.parse_wip(name)
+    if wip is not None:
+        return wip[:2]
+    return names.parse_lease(name) or names.parse_temporary(name) or names.parse_intent(name)
+
+
+def _names_of_the_queue(folder: str, extension: str) -> list[str]:
+    """Give the names of the files that a queue has made, or that were put on it.
+
+    What belongs to a queue of another extension in the same folder is that one's.
+    """
+    from persistq import _lease
+    from persistq._folder import control, names
+
+    def is_anothers(said: dict[str, object]) -> bool:
+        known = said.get("messageExtension")
+        return isinstance(known, str) and names.dotted(known) != extension
+
     found = []
+    others = {
+        owner
+        for name in os.listdir(folder)
+        if (owner := names.parse_lease(name))
+        and is_anothers(_lease.read(os.path.join(folder, name)))
+    }
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False) or _owner_of(name) in others:
+                continue
+            if name.endswith(names.CONTROL) and is_anothers(control.header_of(entry.path)):
+                continue
+            if name.endswith(names.REJECTED) and not names.is_message(
+                name[: -len(names.REJECTED)], extension, True
+            ):
                 continue
             if (
                 name.startswith(names.TEMPORARY)
@@ -160,14 +214,30 @@ def _names_of_the_queue(folder: str, extension: str) -> list[str]:
     return found
 
 
-def _refuse_precious(folder: str) -> None:
+def _homes() -> set[str]:
+    """Give the homes of all users that this machine knows of."""
+    found = {os.path.expanduser("~")}
+    try:
+        import pwd
+
+        found |= {user.pw_dir for user in pwd.getpwall() if os.path.isabs(user.pw_dir)}
+    except ImportError:
+        pass  # not on Windows
+    return {os.path.realpath(home) for home in found}
+
+
+def _refuse_precious(folder: str, with_folders: bool) -> None:
     """Refuse a folder that no queue has to itself.
 
+    Args:
+        folder (str): The folder.
+        with_folders (bool): Whether the folders in it are to go, too.
+
     Raises:
-        ValueError: It is a root, a home, or holds a repository.
+        ValueError: It is a root, a home, or holds a repository or a home.
     """
     real = os.path.realpath(folder)
-    homes = {os.path.realpath(os.path.expanduser("~"))}
+    homes = _homes()
     what = ""
     if os.path.dirname(real) == real or (os.path.ismount(real) and real.count(os.sep) <= 1):
         what = "a root"
@@ -175,5 +245,7 @@ def _refuse_precious(folder: str) -> None:
         what = "a home"
     elif os.path.lexists(os.path.join(real, ".git")):
         what = "a folder with a repository (.git)"
+    elif with_folders and any(".git" in [*dirs, *files] for _, dirs, files in os.walk(real)):
+        what = "a folder with a repository (.git) in a folder below it"
     if what:
         raise ValueError(f"{folder} is {what}: it is never purged. Delete files of it with 'rm'.")

@@ -15,7 +15,15 @@ import time
 
 from persistq import _survey
 from persistq._cli import show
-from persistq._cli.exits import ERROR, FINE, NOTHING, QUEUE_DONE, QUEUE_FAILED, status_of
+from persistq._cli.exits import (
+    ERROR,
+    FINE,
+    NOTHING,
+    QUEUE_DONE,
+    QUEUE_FAILED,
+    end_by_signal,
+    status_of,
+)
 from persistq._folder import acting
 from persistq._folder.acting import ActingReader, ActingWriter, Actor
 from persistq._folder.names import original_name, parse_wip
@@ -59,6 +67,12 @@ def _extension(options: argparse.Namespace, actor: Actor) -> str:
         if known is not None:
             return known
     return _survey.extension_of_existing(options.folder, options.extension)
+
+
+def warn_of_a_guess(options: argparse.Namespace) -> None:
+    """Say so where a consumer would wait beside files that it does not take for messages."""
+    if _survey.is_guessed(options.folder, options.extension):
+        show.complain(f"{_survey.against_the_guess(options.folder)}.")
 
 
 def _each(arguments: list[str], act: Callable[[str], object]) -> int:
@@ -121,10 +135,12 @@ def get(options: argparse.Namespace) -> int:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: signals.append(number))
+    extension = _extension(options, actor)
+    warn_of_a_guess(options)
     reader = ActingReader(
         actor,
         options.folder,
-        _extension(options, actor),
+        extension,
         min_age=options.min_age * 1000,
         forever=options.forever,
     )
@@ -159,7 +175,7 @@ def _get(
                 reader.release(message)
             if signals:
                 reader.dispose()
-                return _end_by(signals[0])
+                return end_by_signal(signal.Signals(signals[0]).name)
             show.complain(f"process {actor.pid}, for which this was to get a file, has ended")
             return ERROR
         if isinstance(message, str):
@@ -199,13 +215,6 @@ def _hand_over(reader: ActingReader, paths: list[str], options: argparse.Namespa
         raise
     reader.hand_over()
     return FINE
-
-
-def _end_by(number: int) -> int:
-    if os.name != "nt":
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    return 128 + number
 
 
 def _check_claim(path: str) -> None:

@@ -119,6 +119,7 @@ class FolderView:
 
     def __init__(self, path: str, folder_options: dict[str, Any]) -> None:
         self.name = path
+        self.is_queue = False
         self._options = folder_options
         self._rate = Rate()
         self._left = 0
@@ -130,6 +131,7 @@ class FolderView:
         if given.get("extension") is None:
             given = {**given, "extension": _survey.extension_of(self.name, None)}
         survey = _survey.FolderSurvey(self.name, **given)
+        self.is_queue = self.is_queue or survey.is_queue
         left = survey.outstanding
         if survey.done is not None:
             self.done = survey.done
@@ -151,6 +153,54 @@ class FolderView:
         return survey.failed or (survey.is_finished and survey.ended)
 
 
+class Place:
+    """What there is to watch at a path, found as soon as it is there.
+
+    Args:
+        path (str): A pickup directory, a root of them, or a folder queue; or what will be one.
+        folder_options (dict[str, Any]): What `_survey.FolderSurvey` takes.
+
+    Attributes:
+        views (list[View]): None while it is not there.
+    """
+
+    def __init__(self, path: str, folder_options: dict[str, Any]) -> None:
+        self.path = path
+        self.views: list[View] = []
+        self._options = folder_options
+        self._is_known = False
+
+    def look(self) -> bool:
+        """Look again; return whether the work is done."""
+        if not self._is_known:
+            self._find()
+        finished = [view.look() for view in self.views]
+        return bool(finished) and all(finished)
+
+    def _find(self) -> None:
+        try:
+            journals = _survey.journals(self.path)
+        except FileNotFoundError:
+            if self.views:
+                raise  # it was there
+            return
+        if journals:
+            self.views = [JournalView(*place) for place in journals]
+            self._is_known = True
+        elif not self.views:
+            self.views = [FolderView(self.path, self._options)]
+        else:
+            # An empty folder may yet become a pickup directory.
+            (view,) = self.views
+            self._is_known = isinstance(view, FolderView) and view.is_queue
+
+    def lines(self) -> list[str]:
+        """Give what there is to show."""
+        if not self.views:
+            return [f"{show.safe(self.path)}  not there yet"]
+        return [_line(view) for view in self.views]
+
+
 def watch(options: argparse.Namespace) -> int:
     """Show the progress of queues until their work is done.
 
@@ -166,20 +216,14 @@ def watch(options: argparse.Namespace) -> int:
             f"({_LONGEST_INTERVAL_S})"
         )
     more = look.folder_options(options)
-    views: list[View] = []
-    for path in options.paths:
-        places = _survey.journals(path)
-        views += [JournalView(*place) for place in places]
-        if not places:
-            os.listdir(path)  # an error now, if it is none
-            views.append(FolderView(path, more))
+    places = [Place(path, more) for path in options.paths]
     is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     height = 0
     try:
         while True:
             began_s = time.monotonic()
-            finished = [view.look() for view in views]
-            lines = [_line(view) for view in views]
+            finished = [place.look() for place in places]
+            lines = [line for place in places for line in place.lines()]
             if is_live:
                 _redraw(lines, height)
                 height = len(lines)
@@ -188,7 +232,8 @@ def watch(options: argparse.Namespace) -> int:
                     show.say(line)
                 sys.stdout.flush()
             if all(finished):
-                return QUEUE_FAILED if any(view.failed for view in views) else FINE
+                failed = any(view.failed for place in places for view in place.views)
+                return QUEUE_FAILED if failed else FINE
             cost_s = time.monotonic() - began_s
             pause_s = options.interval or (1.0 if is_live else 10.0)
             time.sleep(max(pause_s, _REST * cost_s))

@@ -15,7 +15,7 @@ import signal
 import threading
 
 from persistq import _processes, _survey
-from persistq._cli import children, show
+from persistq._cli import children, show, take_part
 from persistq._cli.children import Child
 from persistq._cli.exits import (
     ERROR,
@@ -23,6 +23,7 @@ from persistq._cli.exits import (
     NOTHING,
     OUTSTANDING,
     QUEUE_FAILED,
+    end_by_signal,
     status_of,
 )
 from persistq._folder.trying import TryingReader
@@ -86,6 +87,7 @@ def work(options: argparse.Namespace) -> int:
         raise ValueError("'work' needs a POSIX system; in Python, ReadableFolderQueue.work() does")
     _check(options)
     extension = _survey.extension_of_existing(options.folder, options.extension)
+    take_part.warn_of_a_guess(options)
     _have_an_output()
     reader = TryingReader(
         options.folder,
@@ -99,9 +101,7 @@ def work(options: argparse.Namespace) -> int:
     status = stage.run()
     reader.dispose()
     if stage.signal is not None:
-        from persistq._cli import end_by_signal
-
-        return end_by_signal(signal.Signals(stage.signal).name, 128 + stage.signal)
+        return end_by_signal(signal.Signals(stage.signal).name)
     return status
 
 

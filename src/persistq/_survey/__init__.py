@@ -16,10 +16,13 @@ from persistq._survey.find import (
 )
 from persistq._survey.folder import (
     FolderSurvey,
+    against_the_guess,
+    extension_for_renames,
     extension_of,
     extension_of_claim,
     extension_of_existing,
     extensions_in,
+    is_guessed,
 )
 from persistq._survey.hand import ALIVE, DEAD, ELSEWHERE, InHand
 from persistq._survey.journals import JournalSurvey
@@ -36,12 +39,15 @@ __all__ = [
     "InHand",
     "JournalSurvey",
     "Survey",
+    "against_the_guess",
     "current_runs",
+    "extension_for_renames",
     "extension_of",
     "extension_of_claim",
     "extension_of_existing",
     "extensions_in",
     "homes",
+    "is_guessed",
     "journal_prefixes",
     "journals",
     "runs",

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # So many leases and control files are asked at most for what they say of the extension.
 _ASKED = 100
+# So many kinds of files that are none of the queue's are told.
+_KINDS = 10
+_DEFAULT = ".tsv"
 
 
 class Producers:
@@ -59,6 +62,7 @@ class FolderSurvey:
         odd (dict[str, str]): Names that end like a message's, and why none can have them.
         set_aside (int): Files that could not be done.
         others (int): Files that are none of the queue's: of another extension, for instance.
+        other_kinds (dict[str, int]): How these end, the most frequent first, and how many.
         last_activity_s (float): When the folder last changed, in seconds since the epoch.
 
     Raises:
@@ -87,6 +91,7 @@ class FolderSurvey:
         listing = Listing(path, extension, ignore_case)
         waiting = [name for name in listing.messages if not (holds_journals and prefix_of(name))]
         self.others = listing.others
+        self.other_kinds = _kinds(path, extension) if listing.others else {}
         self.odd = dict(sorted(listing.odd.items()))
         for name in [*waiting]:
             if not names.fits_when_claimed(name, extension):
@@ -203,6 +208,22 @@ class FolderSurvey:
         }
 
 
+def _kinds(folder: str, extension: str) -> dict[str, int]:
+    """Count the files of a folder that are none of a queue's by how they end."""
+    from collections import Counter
+
+    from persistq._folder import names
+
+    ours = (extension, names.WIP, names.REJECTED, *names.CONTROL)
+    with os.scandir(folder) as entries:
+        found = Counter(
+            os.path.splitext(entry.name)[1]
+            for entry in entries
+            if not entry.name.startswith(".") and not entry.name.endswith(ours)
+        )
+    return dict(found.most_common(_KINDS))
+
+
 def _count_messages(folder: str, extension: str) -> int:
     with os.scandir(folder) as entries:
         return sum(
@@ -236,6 +257,10 @@ def extensions_in(folder: str) -> list[str]:
         extension = facts.get("messageExtension")
         if isinstance(extension, str) and extension:
             found.add("." + extension.lstrip("."))
+    if not found:
+        # Of what was set aside: it was a message, and keeps its name.
+        rejected = [name[: -len(names.REJECTED)] for name in there if name.endswith(names.REJECTED)]
+        found = {ending for name in rejected if (ending := os.path.splitext(name)[1])}
     return sorted(found)
 
 
@@ -262,7 +287,41 @@ def extension_of(folder: str, named: str | None) -> str:
             f"{folder} is the folder of queues of several extensions ({', '.join(found)}); say "
             "which with --extension"
         )
-    return found[0] if found else ".tsv"
+    return found[0] if found else _DEFAULT
+
+
+def is_guessed(folder: str, named: str | None) -> bool:
+    """Tell whether a queue's extension is a mere guess, and the files of its folder speak against.
+
+    Args:
+        folder (str): Path of the folder.
+        named (str | None): What the user says.
+    """
+    if named is not None or extensions_in(folder):
+        return False
+    queue = FolderSurvey(folder, _DEFAULT)
+    return any(queue.other_kinds) and not queue.waiting  # not by a README or the like
+
+
+def against_the_guess(folder: str) -> str:
+    """Say what speaks against the extension that is guessed for a folder."""
+    kinds = ", ".join(filter(None, FolderSurvey(folder, _DEFAULT).other_kinds))
+    return (
+        f"{folder}: nothing waits that ends with {_DEFAULT}, and nobody says how messages end, but "
+        f"there are files of other kinds ({kinds}); --extension says how messages end"
+    )
+
+
+def extension_for_renames(folder: str, named: str | None) -> str:
+    """Give the message extension of a queue whose files are to get it; else as `extension_of`.
+
+    Raises:
+        ValueError: There are several; or nobody says, and the files speak against a guess.
+    """
+    found = extension_of(folder, named)
+    if is_guessed(folder, named):
+        raise ValueError(f"{against_the_guess(folder)}. Nothing has been changed.")
+    return found
 
 
 def extension_of_existing(folder: str, named: str | None) -> str:
@@ -302,4 +361,4 @@ def extension_of_claim(path: str, named: str | None) -> tuple[str, bool]:
     known = said.get("messageExtension")
     if isinstance(known, str) and known:
         return dotted(known), ignore_case
-    return extension_of(folder, None), False
+    return extension_for_renames(folder, None), False
