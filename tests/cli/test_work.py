@@ -586,7 +586,7 @@ def test_a_disk_that_is_full_when_a_file_is_finished_stops_the_work_and_loses_no
     folder: Path,
 ) -> None:
     done = folder.parent / "done"
-    inject = ["-e", "inject=renameat2:error=ENOSPC", "-P", str(done / "a.csv")]
+    inject = ["-e", "inject=/^rename|^link:error=ENOSPC", "-P", str(done / "a.csv")]
     stage = [*PERSISTQ, "work", str(folder), "--move-to", str(done), "--", "true"]
     result = subprocess.run(
         ["strace", "-qq", "-o", "/dev/null", "-f", *inject, *stage],
