@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from persistq import WritableFolderQueue
+from persistq import ReadableFolderQueue, WritableFolderQueue
+from persistq._folder.trying import TryingReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -210,6 +211,22 @@ def test_how_it_ended_is_in_its_exit_status(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_what_commands_put_on_a_next_queue_is_put_by_the_script(folder: Path, shell: str) -> None:
+    persistq = " ".join(PERSISTQ)
+    put = f"cp {{}} {{name}}; {persistq} put next {{name}} -e csv"
+    code = f"{persistq} work q -j 2 -- sh -c '{put}' && {persistq} close next"
+    subprocess.run(
+        [shell, "-c", code], cwd=folder.parent, start_new_session=True, timeout=LIMIT_S, check=True
+    )
+    following = ReadableFolderQueue(folder.parent / "next", "csv")
+    names = [os.path.basename(path)[-5:] for path in following]  # which ends, and finds none dead
+    assert names == ["a.wip", "b.wip", "c.wip"]
+    # Two calls at once may both announce it.
+    controls = [path.stem for path in (folder.parent / "next").glob("*.[hd]*o*")]
+    assert len({stem.rpartition("_")[2] for stem in controls}) == 1
+
+
 # Commands that fail
 
 
@@ -256,6 +273,15 @@ def test_what_fails_is_tried_again_so_often(folder: Path) -> None:
     assert not list(folder.glob(".persistq*"))
 
 
+def test_what_is_there_is_tried_so_often_also_when_nothing_is_waited_for(folder: Path) -> None:
+    words = ["sh", "-c", "echo {name} >> log; exit 1"]
+    options = ["--timeout", "0", "--max-attempts", "3", "--retry-delay", "0.2", "-j", "2"]
+    assert work(folder, *options, "--", *words).returncode == 1
+    begun = (folder.parent / "log").read_text().split()
+    assert sorted(begun) == sorted(["a.csv", "b.csv", "c.csv"] * 3)
+    assert begun[:2] != ["a.csv", "a.csv"]  # not at once again
+
+
 def test_one_that_cannot_wait_again_is_set_aside(folder: Path) -> None:
     code = (
         "case {name} in b*) [ -e other ] || { echo new > other; cp other q/b.csv; exit 9; }; esac"
@@ -269,7 +295,7 @@ def test_one_that_cannot_wait_again_is_set_aside(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["no-such-command", "{}"], "no such command. No file has been taken"),
+        (["no-such-command", "{}"], "no such command, or none that may be run"),
         (["./script"], "cannot be started: Exec format error"),
         ([], "expected it behind '--'"),
     ],
@@ -328,6 +354,32 @@ def test_where_nobody_reads_the_output_no_file_is_blamed(folder: Path) -> None:
         assert stage.wait(LIMIT_S) == -signal.SIGPIPE
     assert waiting(folder) == ["a.csv", "b.csv", "c.csv"]
     assert not failed(folder)
+
+
+def test_what_stops_the_work_stops_it_while_it_waits_for_a_file(tmp_path: Path) -> None:
+    if not Path("/proc/self/wchan").exists():
+        pytest.skip("this system does not tell what a process waits for")
+    producer = fill(tmp_path / "q", "a.csv", close=False)
+    os.mkfifo(tmp_path / "gate")
+    # Without its file nothing waits again, which would end the wait, too.
+    code = "read go < gate; rm {}; echo said"
+    with subprocess.Popen(
+        [*PERSISTQ, "work", "q", "-j", "2", "--", "sh", "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as stage:
+        assert stage.stdout is not None
+        stage.stdout.close()
+        with open(tmp_path / "gate", "w") as gate:  # once the command runs
+            place = Path(f"/proc/{stage.pid}/wchan")
+            wait_until(lambda: "poll" in place.read_text(), "a wait for the next file")
+            gate.write("go\n")
+        try:
+            assert stage.wait(LIMIT_S / 2) == -signal.SIGPIPE
+        finally:
+            stage.kill()
+    producer.close()
 
 
 def test_where_nobody_reads_the_errors_the_work_goes_on(folder: Path) -> None:
@@ -443,6 +495,57 @@ def test_killed_its_files_stay_with_their_commands_and_are_done_again_afterwards
     assert not list(folder.glob(".persistq*"))
 
 
+def test_what_another_has_died_with_is_done_before_the_end(
+    folder: Path, start_stage: Callable[..., Stage]
+) -> None:
+    stage = start_stage(folder)
+    stage.wait_until_running(1)
+    code = "import os, persistq; persistq.ReadableFolderQueue('q', 'csv').get(0); os._exit(1)"
+    subprocess.run([sys.executable, "-c", code], cwd=folder.parent, timeout=LIMIT_S)
+    assert waiting(folder) == ["c.csv"]
+    for name in "acb":
+        stage.let_end(name)
+    assert stage.end() == (0, "")
+
+
+def test_told_to_stop_at_any_moment_it_leaves_nothing_claimed(tmp_path: Path) -> None:
+    import random
+
+    folder = tmp_path / "q"
+    names = [f"{number:03}.csv" for number in range(200)]
+    fill(folder, *names)
+    random_ = random.Random(14)
+    printed: list[str] = []
+    for _ in range(12):
+        said = len(printed) + random_.randint(1, 25)
+        with subprocess.Popen(
+            [*PERSISTQ, "work", str(folder), "-j", "2", "--", "echo", "{name}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as stage:
+            assert stage.stdout is not None
+            while len(printed) < said and (line := stage.stdout.readline()):
+                printed.append(line.strip())
+            stage.terminate()
+            printed += stage.stdout.read().split()
+        assert not claimed(folder)
+        assert not list(folder.glob(".persistq*"))
+        assert sorted(printed + waiting(folder)) == names
+    assert len(printed) > 50
+
+
+def test_what_was_claimed_when_it_was_told_to_stop_and_nobody_has_is_put_back(
+    folder: Path,
+) -> None:
+    reader = TryingReader(str(folder), "csv")
+    started, lost = reader.get(0), reader.get(0)
+    reader.put_back_unstarted({started})
+    assert not os.path.exists(lost)
+    assert waiting(folder) == ["b.csv", "c.csv"]
+    assert claimed(folder) == ["a.wip"]
+    reader.task_done(started)
+
+
 def test_killed_at_any_moment_no_file_is_lost_or_done_by_two_at_once(tmp_path: Path) -> None:
     import random
 
@@ -483,7 +586,7 @@ def test_a_disk_that_is_full_when_a_file_is_finished_stops_the_work_and_loses_no
     folder: Path,
 ) -> None:
     done = folder.parent / "done"
-    inject = ["-e", "inject=renameat2:error=ENOSPC", "-P", str(done / "a.csv")]
+    inject = ["-e", "inject=/^rename|^link:error=ENOSPC", "-P", str(done / "a.csv")]
     stage = [*PERSISTQ, "work", str(folder), "--move-to", str(done), "--", "true"]
     result = subprocess.run(
         ["strace", "-qq", "-o", "/dev/null", "-f", *inject, *stage],

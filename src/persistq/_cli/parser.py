@@ -443,6 +443,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if hasattr(options, "patterns") and not any(word.startswith("-") for word in rest):
         # Those behind an option; argparse takes the first of several words in a row only.
         options.patterns += rest
+    elif rest and first == "work" and not words:
+        parser.error("the command stands behind '--', such as: persistq work orders -- load {}")
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return options

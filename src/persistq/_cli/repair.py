@@ -8,7 +8,6 @@ import sys
 from persistq import _fs, _survey
 from persistq._cli import show
 from persistq._cli.exits import ERROR, FINE, TAKEN
-from persistq._folder.names import parse_wip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,19 +64,22 @@ def _claims(folder: _survey.FolderSurvey) -> str:
     return f"{text} ({living} of processes that may be at work)" if living else text
 
 
-def _status_of_the_rest(folder: _survey.FolderSurvey, all_claims: bool) -> int:
+def _status_of_the_rest(folder: _survey.FolderSurvey, everybodys: bool) -> int:
     """Tell whether claimed files were left since others of their names wait; the log says which.
 
     Args:
         folder (_survey.FolderSurvey): The queue.
-        all_claims (bool): Whether those of the living count, too.
+        everybodys (bool): Whether those of the living count, too.
     """
-    left = _survey.FolderSurvey(folder.path, folder.extension).in_progress
-    for hand in left:
-        for claim in hand.messages:
-            parts = parse_wip(os.fsdecode(claim))
-            own = parts and os.path.join(folder.path, parts[2] + folder.extension)
-            if own and os.path.lexists(own) and (all_claims or hand.state == _survey.DEAD):
+    from persistq._folder import identity, names
+
+    verdicts = identity.Verdicts(folder.path)
+    for name in os.listdir(folder.path):
+        claim = names.parse_wip(name)
+        if claim and os.path.lexists(os.path.join(folder.path, claim[2] + folder.extension)):
+            dead, said = verdicts.of(claim[0], claim[1])
+            is_ours = (said or {}).get("messageExtension", folder.extension) == folder.extension
+            if is_ours and (dead or everybodys):
                 return TAKEN
     return FINE
 
@@ -92,7 +94,7 @@ def reclaim(options: argparse.Namespace) -> int:
     for path in restored:
         show.say(f"waits again: {show.safe(os.path.basename(path))}")
     show.say(f"{show.count_of(len(restored), 'file')} put back")
-    return _status_of_the_rest(folder, all_claims=False)
+    return _status_of_the_rest(folder, everybodys=False)
 
 
 def reset(options: argparse.Namespace) -> int:
@@ -118,7 +120,7 @@ def reset(options: argparse.Namespace) -> int:
         f"{show.count_of(len(restored), 'file')} put back, "
         f"{show.count_of(len(controls), 'control file')} removed"
     )
-    return _status_of_the_rest(folder, all_claims=True)
+    return _status_of_the_rest(folder, everybodys=True)
 
 
 def purge(options: argparse.Namespace) -> int:

@@ -48,7 +48,8 @@ def _producer(options: argparse.Namespace) -> Actor:
         # `sh -c 'persistq put ...; persistq close ...'`: the shell has put the last command in
         # its own place, so it is this process that has put.
         return Actor(own)
-    return _consumer(options)
+    surroundings = acting.producer_of_surroundings()
+    return _consumer(options) if surroundings is None else Actor(surroundings)
 
 
 def _consumer(options: argparse.Namespace) -> Actor:

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 
 from persistq import _processes, _survey
 from persistq._cli import children, show, take_part
@@ -26,6 +27,7 @@ from persistq._cli.exits import (
     end_by_signal,
     status_of,
 )
+from persistq._folder import acting
 from persistq._folder.trying import TryingReader
 from persistq._reasons import describe
 from persistq._sentinels import DONE, FAILED
@@ -62,7 +64,7 @@ def _check(options: argparse.Namespace) -> None:
         )
     program = options.words[0]
     if not _PLACE.search(program) and shutil.which(program) is None:
-        raise ValueError(f"{program}: no such command. No file has been taken.")
+        raise ValueError(f"{program}: no such command, or none that may be run. No file is taken.")
 
 
 def _have_an_output() -> None:
@@ -129,8 +131,11 @@ class _Stage:
         self._is_taking = False
         self._signals = 0
         self._came_back = False
+        self._due_s = 0.0  # when the last of what came back is due, by the monotonic clock
         self._error = FINE
         self._told = 0
+        # For whom commands put on a next queue: the script, which can close that at the end.
+        self._producer = acting.producer_of_surroundings() or acting.calling_shell() or os.getpid()
 
     def run(self) -> int:
         """Work until there is no more, or until told to stop; return the exit status."""
@@ -145,26 +150,25 @@ class _Stage:
             except OSError as error:
                 self._fail(str(error), error)  # such as: the folder is gone
                 status = FINE
+            # Told to stop between the claim of a file and its start.
+            self._put_back_unstarted()
             if self._signals and self._in_hand:
                 show.complain("stops when what is in hand is done; one signal more ends that")
             with self._changed:
                 self._changed.wait_for(lambda: not self._in_hand)
-            # Told to stop between the claim of a file and its start.
-            self._leave_nothing_claimed()
         if self._error:
             return self._error
         return OUTSTANDING if self._reader.set_aside and status != QUEUE_FAILED else status
 
     def _take_all(self) -> int:
         self._reclaim()
-        timeout_s = self._options.timeout
         while True:
             with self._changed:
                 self._changed.wait_for(
                     lambda: len(self._in_hand) < self._options.jobs or self._stopping
                 )
             try:
-                message = self._get(None if timeout_s is None else timeout_s * 1000)
+                message = self._get()
             except queue.Empty:
                 message = None
             if self._stopping:
@@ -180,11 +184,14 @@ class _Stage:
             elif not self._has_more():
                 return FINE if message is DONE else NOTHING
 
-    def _get(self, timeout_ms: float | None) -> str | int | None:
+    def _get(self) -> str | int | None:
+        timeout_s = self._options.timeout
+        if timeout_s is not None:
+            timeout_s = max(timeout_s, self._due_s - time.monotonic())
         self._is_taking = True
         if self._stopping:  # asked behind the line above: from there on a signal interrupts
             return None
-        message: str | int = self._reader.get(timeout_ms)
+        message: str | int = self._reader.get(None if timeout_s is None else timeout_s * 1000)
         self._is_taking = False
         return message
 
@@ -251,8 +258,8 @@ class _Stage:
             self._put_back(path)
         elif children.is_unread(1):
             # Whoever read our output has gone, as in `| head`. No file is to be blamed for that.
-            self._put_back(path)
             self._stop(int(signal.SIGPIPE))
+            self._put_back(path)
         else:
             said = child.last_lines()
             self._attempt_failed(path, f"{reason}: {said}" if said else reason, attempts)
@@ -266,6 +273,7 @@ class _Stage:
             "PERSISTQ_CLAIM": path,
             "PERSISTQ_NAME": name,
             "PERSISTQ_ATTEMPT": str(attempts),
+            acting.PRODUCER: str(self._producer),
         }
         try:
             return Child(arguments, environment, self._reader.lease_fd())
@@ -291,6 +299,7 @@ class _Stage:
             return
         if waits:
             show.complain(f"{name}: is tried again ({attempts} of {options.max_attempts}): {line}")
+            self._due_s = time.monotonic() + options.retry_delay
             self._came_back = True
         else:
             self._tell_of_the_set_aside()
@@ -311,9 +320,9 @@ class _Stage:
             show.complain(f"{path}: stays claimed, until 'persistq reclaim': {error}")
             self._error = max(self._error, status_of(error))
 
-    def _leave_nothing_claimed(self) -> None:
+    def _put_back_unstarted(self) -> None:
         try:
-            self._reader.put_back_unstarted(set())
+            self._reader.put_back_unstarted({*self._in_hand})
         except OSError as error:
             self._fail(f"{self._options.folder}: claimed files cannot be put back: {error}", error)
 

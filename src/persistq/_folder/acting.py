@@ -82,6 +82,18 @@ class Actor:
         return known if isinstance(known, str) and known else None
 
 
+PRODUCER = "PERSISTQ_PRODUCER"
+"""An environment variable: the id of the process for which commands put, close and fail. `persistq
+work` sets it for what it runs, each of which ends long before all is put."""
+
+
+def producer_of_surroundings() -> int | None:
+    """Give the id of the living process that the environment names as producer, if there is one."""
+    said = os.environ.get(PRODUCER, "")
+    pid = int(said) if said.isdecimal() else 0
+    return pid if pid and _processes.process_key(pid) is not None else None
+
+
 def caller() -> int:
     """Give the id of the process that this command acts for, where nobody says.
 
@@ -90,6 +102,11 @@ def caller() -> int:
     process group: its leader, mostly, which is the script. (An interactive shell gives each
     command a group of its own.) Where the parent is no shell, it is the parent.
     """
+    return calling_shell() or _processes.ancestors()[0]
+
+
+def calling_shell() -> int | None:
+    """Give the id of the shell that this command acts for; None where the parent is none."""
     ancestors = _processes.ancestors()
     group = _processes.process_group(os.getpid())
     found = last = 0
@@ -105,7 +122,7 @@ def caller() -> int:
         elif kind not in _WRAPPERS:
             break
         last = pid if kind in _WRAPPERS else 0
-    return found or ancestors[0]
+    return found or None
 
 
 class ActingWriter(WritableFolderQueue):
