@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import time
 
-# Line ends and escape sequences of a terminal, and bytes that are no UTF-8.
-_UNSAFE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u2028\\u2029]")
+# Line ends and escape sequences of a terminal, what turns letters around so that a name looks like
+# another one, and bytes that are no UTF-8.
+_UNSAFE = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]"
+)
 
 
 def safe(text: str) -> str:

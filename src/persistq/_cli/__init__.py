@@ -1,8 +1,8 @@
 """How an operator or a shell script uses queues: the command `persistq`.
 
 Rooms: `parser` says which commands there are, `options` how they are made, `look`, `watch`,
-`failed`, `repair`, `retire` and `take_part` carry them out, `show` prints. Nothing is imported here
-before it is known that it is needed.
+`failed`, `serve`, `repair`, `retire` and `take_part` carry them out, `show` prints. Nothing is
+imported here before it is known that it is needed.
 """
 
 from __future__ import annotations

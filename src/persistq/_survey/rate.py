@@ -32,7 +32,7 @@ class Done:
     """How much of a folder queue is done, which the folder itself does not remember."""
 
     def __init__(self) -> None:
-        self._left = 0
+        self._present: frozenset[str] = frozenset()
         self._gone = 0
 
     def look(self, survey: FolderSurvey) -> int:
@@ -42,9 +42,10 @@ class Done:
             survey (FolderSurvey): What is true of the folder now.
 
         Returns:
-            int: Those in its `done_folder`; without one, those that have gone from the folder
-            between the looks here (fewer than were done, where others came meanwhile).
+            int: Those in its `done_folder`; without one, those that were there at one look here
+            and gone at the next. What comes and goes between two looks nobody sees.
         """
-        self._gone += max(self._left - survey.outstanding, 0)
-        self._left = survey.outstanding
+        # By name, for as many may have come meanwhile.
+        self._gone += len(self._present - survey.present)
+        self._present = survey.present
         return self._gone if survey.done is None else survey.done
