@@ -108,6 +108,17 @@ def worker_file(folder: Path) -> str:
     return path
 
 
+def test_with_a_folder_for_what_is_done_all_that_is_there_counts(tmp_path: Path) -> None:
+    WritableFolderQueue(tmp_path / "in").close()
+    (tmp_path / "done").mkdir()
+    for name in ("a.tsv", "b.tsv", "c.other"):
+        (tmp_path / "done" / name).touch()
+    surveyor = Surveyor([str(tmp_path / "in")], done_folder=str(tmp_path / "done"))
+    for history in (None, History()):
+        (queue,) = look(surveyor, history).queues
+        assert (queue.done, queue.is_done_since, queue.words) == (2, False, "done")
+
+
 class Slow(Surveyor):
     """Looks for as long as the test wants."""
 
@@ -179,17 +190,20 @@ def test_a_look_that_fails_is_told_and_the_next_one_goes_on() -> None:
 
 def test_the_past_is_bounded_and_forgets_queues_that_have_gone() -> None:
     history = History()
-    past = history.of("a")
+    past = history.of("a", 0.0)
     for minute in range(2 * MINUTES):
         past.add(minute * 60.0, minute, 0)
         past.add(minute * 60.0 + 30, minute, 0)
     assert len(past.points) == MINUTES
     for number in range(1500):
-        history.of(number)
-    assert history.of(1499) is not history.of(1499)
-    assert history.of("a") is past
-    history.keep(["b"])
-    assert history.of("a") is not past
+        history.of(number, 60.0)
+    assert history.of(1499, 60.0) is not history.of(1499, 60.0)
+    hours_s = MINUTES * 60.0
+    history.forget(hours_s)  # it may come back
+    assert history.of("a", 90.0) is past
+    history.forget(hours_s + 91)
+    assert history.of("a", hours_s + 91) is not past
+    assert history.of(1499, hours_s) is history.of(1499, hours_s)  # there is room again
 
 
 def test_the_charts_show_what_ended_in_each_whole_minute_and_what_was_left() -> None:

@@ -188,11 +188,9 @@ def _walk(root: str, unreadable: list[Unreadable]) -> Iterator[tuple[str, list[s
                 if folder == root:
                     unreadable.append(Unreadable(root, "it is not there"))
                 continue
-            except PermissionError as error:
-                if folder == root:  # lost+found is no queue's
-                    unreadable.append(Unreadable(root, _describe(error)))
-                continue
             except OSError as error:
+                if os.path.basename(folder) == "lost+found":
+                    continue  # the file system's own, and no queue's
                 unreadable.append(Unreadable(folder, _describe(error)))
                 continue
             yield folder, names

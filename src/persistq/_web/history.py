@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 
 from persistq._survey.rate import Done, Rate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable
 
     from persistq._survey.folder import FolderSurvey
 
@@ -40,13 +39,14 @@ class Past:
     Attributes:
         points (deque[Point]): One for each minute in which somebody looked, the last hours'.
         since_s (float): When the first look was, in seconds since the epoch.
+        last_s (float): When the last look was.
         rate_per_s (float | None): Messages done or set aside a second, over the last minute or so;
             None before the second look.
     """
 
     def __init__(self, now_s: float) -> None:
         self.points: deque[Point] = deque(maxlen=MINUTES)
-        self.since_s = now_s
+        self.since_s = self.last_s = now_s
         self._rate = Rate()
         self._done = Done()
         self._first_set_aside: int | None = None
@@ -91,16 +91,18 @@ class History:
     def __init__(self) -> None:
         self._pasts: dict[Hashable, Past] = {}
 
-    def of(self, key: Hashable) -> Past:
-        """Give the past of a queue, which begins now if it is new."""
+    def of(self, key: Hashable, now_s: float) -> Past:
+        """Give the past of a queue that is looked at, which begins now if it is new."""
         past = self._pasts.get(key)
         if past is None:
-            past = Past(time.time())
+            past = Past(now_s)
             if len(self._pasts) < _MOST_QUEUES:
                 self._pasts[key] = past
+        past.last_s = now_s
         return past
 
-    def keep(self, keys: Iterable[Hashable]) -> None:
-        """Forget queues that are not there any more."""
-        for key in self._pasts.keys() - set(keys):
+    def forget(self, now_s: float) -> None:
+        """Forget queues of which nothing was seen for hours; one may be unreadable for a while."""
+        over = [key for key, past in self._pasts.items() if past.last_s < now_s - 60 * MINUTES]
+        for key in over:
             del self._pasts[key]

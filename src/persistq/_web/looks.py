@@ -56,10 +56,10 @@ def look(surveyor: Surveyor, history: History | None) -> Seen:
     found, unreadable = surveyor.look()
     queues = []
     for queue in found:
-        past = history.of(queue.key) if history is not None else None
+        past = history.of(queue.key, at_s) if history is not None else None
         queues.append(Summary(queue, past, at_s))
     if history is not None:
-        history.keep(queue.key for queue in found)
+        history.forget(at_s)
     return Seen(queues, unreadable, at_s, time.monotonic() - began_s)
 
 
@@ -75,6 +75,7 @@ class Looks:
         self._history = History()
         self._changed = threading.Condition()
         self._seen: Seen | None = None
+        self._rest_s = 0.0
         self._good_until_s = 0.0
         self._is_wanted = True
         self._looking_since_s: float | None = None
@@ -104,7 +105,7 @@ class Looks:
     def _look_for_ever(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_wanted, _EVERY_S)
+                self._changed.wait_for(lambda: self._is_wanted, max(_EVERY_S, self._rest_s))
                 self._is_wanted = False
                 self._looking_since_s = time.monotonic()
             try:
@@ -115,6 +116,7 @@ class Looks:
             with self._changed:
                 self._seen = seen
                 self._looking_since_s = None
-                self._good_until_s = time.monotonic() + max(_GOOD_S, _REST * seen.took_s)
+                self._rest_s = max(_GOOD_S, _REST * seen.took_s)
+                self._good_until_s = time.monotonic() + self._rest_s
                 self._is_wanted = False  # who asked meanwhile has been answered
                 self._changed.notify_all()

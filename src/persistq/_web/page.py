@@ -200,7 +200,7 @@ def _card(queue: Summary, now_s: float, is_open: bool) -> str:
 def _since(queue: Summary, kind: str) -> str:
     if kind != "done" or not queue.is_done_since or queue.past is None:
         return ""
-    return time.strftime(" since %H:%M", time.localtime(queue.past.since_s))
+    return time.strftime(", as seen since %H:%M", time.localtime(queue.past.since_s))
 
 
 def _ago(at_s: float, now_s: float) -> str:
@@ -216,10 +216,11 @@ def _pace(queue: Summary, now_s: float) -> list[str]:
     said = []
     if queue.rate_per_s is not None and survey.outstanding:
         rate = queue.rate_per_s
-        pace = f"{rate:,.1f} a second" if rate >= 1 else f"{60 * rate:,.1f} a minute"
+        pace = "at least " * queue.is_done_since
+        pace += f"{rate:,.1f} a second" if rate >= 1 else f"{60 * rate:,.1f} a minute"
         if queue.seconds_left is not None:
             pace += f", {_words.amount(queue.seconds_left)} left"
-        said.append(pace if rate else "Nothing done in the last minute")
+        said.append(pace[0].upper() + pace[1:] if rate else "Nothing done in the last minute")
     if isinstance(survey, JournalSurvey):
         if survey.alive:
             said.append(f"{_words.count_of(len(survey.alive), 'process')} alive")

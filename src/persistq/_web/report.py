@@ -54,8 +54,8 @@ def write(path: str, data: bytes) -> None:
         pass
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.persistq-report")
-    # Two at once: one waits for the other. Where there are no locks, the later one takes the
-    # earlier one's temporary file away, and that one fails.
+    # Two at once: one waits for the other. Where there are no locks they may take each other's
+    # temporary file away; then they fail, and the old file stays.
     with _fs.folder_lock(folder):
         _fs.remove(temporary)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
