@@ -22,7 +22,17 @@ FLOORS = [
     {"_queue", "_folder"},
     {"_journal", "_carrier"},
     {"_lease"},
-    {"_attempts", "_fs", "_generic", "_processes", "_reasons", "exceptions", "_sentinels", "_turn"},
+    {
+        "_attempts",
+        "_fs",
+        "_generic",
+        "_processes",
+        "_reasons",
+        "_sentinels",
+        "_turn",
+        "_words",
+        "exceptions",
+    },
     {"_storing", "_mounts", "_forks"},  # which _fs hands on
 ]
 LEAVES = FLOORS[-2]
@@ -31,7 +41,12 @@ NARROW = {"_carrier": {"_lease", *LEAVES}, "_journal": {"_lease", *LEAVES}}
 # What hands names on to those above it, which import from here all the same.
 NAMES = {"__init__", "_survey/__init__", "_cli/__init__"}
 # Rooms of one floor that know one another.
-NEIGHBOURS = {("__main__", "_cli"), ("queuing", "__init__"), ("_fs", "_processes")}
+NEIGHBOURS = {
+    ("__main__", "_cli"),
+    ("_cli", "_web"),
+    ("_fs", "_processes"),
+    ("queuing", "__init__"),
+}
 
 
 def imported_modules(path: Path) -> set[str]:

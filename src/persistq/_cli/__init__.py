@@ -1,8 +1,9 @@
 """How an operator or a shell script uses queues: the command `persistq`.
 
 Rooms: `parser` says which commands there are, `options` how they are made, `look`, `watch`,
-`failed`, `repair`, `retire`, `take_part` and `work` (with `children`) carry them out, `show`
-prints, and `exits` knows what they exit with. Nothing else is imported here before it is needed.
+`failed`, `serve`, `repair`, `retire`, `take_part` and `work` (with `children`) carry them out,
+`show` prints, and `exits` knows what they exit with. Nothing else is imported here before it is
+needed.
 """
 
 from __future__ import annotations

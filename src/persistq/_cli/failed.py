@@ -9,16 +9,16 @@ from collections import Counter
 from persistq import PersistqError, _survey
 from persistq._cli import show
 from persistq._cli.exits import ERROR, FINE, TAKEN
-from persistq._cli.look import SCHEMA, journal_places, plain
+from persistq._cli.look import journal_places
 from persistq._cli.repair import may
 from persistq._journal.codec import Codec
 from persistq._journal.decisions import decide, undecided
+from persistq._survey import as_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
-    from typing import Any
 
     from persistq._folder.failing import FailedFile
     from persistq._journal.failures import FailedLine
@@ -81,8 +81,10 @@ def failed(options: argparse.Namespace) -> int:
     if options.json:
         import json
 
-        entries = [_entry(run, record, codec) for run, records in found for record in records]
-        entries += [_file_entry(options.path, file) for file in files]
+        entries = [
+            as_json.failed_line(run, record, codec) for run, records in found for record in records
+        ]
+        entries += [as_json.failed_file(options.path, file) for file in files]
         show.say(json.dumps(entries, indent=2))
         return FINE
     tables = []
@@ -91,7 +93,7 @@ def failed(options: argparse.Namespace) -> int:
         for record in records:
             work = record.work(codec)
             when = show.moment(work.failed_at.timestamp())
-            rows.append([_text(codec, record), str(work.attempts), when, work.reason])
+            rows.append([as_json.text_of(codec, record), str(work.attempts), when, work.reason])
         tables.append((f"{run.names.prefix} ({run.directory})", _HEADING, rows))
     rows = [
         [
@@ -114,40 +116,6 @@ def failed(options: argparse.Namespace) -> int:
     return FINE
 
 
-def _file_entry(path: str, file: FailedFile) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "kind": "folder",
-        "path": path,
-        "message": file.message,
-        "text": file.message,
-        "reason": file.reason,
-        "attempts": file.attempts,
-        "failed_at": file.failed_at.isoformat() if file.failed_at is not None else None,
-        "file": file.path,
-    }
-
-
-def _entry(place: RunState, record: FailedLine, codec: Codec) -> dict[str, Any]:
-    work = record.work(codec)
-    return {
-        "schema": SCHEMA,
-        "kind": "journals",
-        "path": place.directory,
-        "prefix": place.names.prefix,
-        "message": work.message,
-        "text": _text(codec, record),
-        "reason": work.reason,
-        "attempts": work.attempts,
-        "failed_at": work.failed_at.isoformat(),
-    }
-
-
-def _text(codec: Codec, record: FailedLine) -> str:
-    """Give a message as it is shown, and as patterns see it."""
-    return os.fsdecode(plain(codec, record.line))
-
-
 class _Patterns:
     """Which messages are meant: all, or those that match one of some patterns.
 
@@ -162,7 +130,9 @@ class _Patterns:
 
     def choose(self, records: list[FailedLine]) -> list[FailedLine]:
         """Return the records that are meant."""
-        return [record for record in records if self._is_meant(_text(self._codec, record))]
+        return [
+            record for record in records if self._is_meant(as_json.text_of(self._codec, record))
+        ]
 
     def choose_files(self, files: list[FailedFile]) -> list[FailedFile]:
         """Return the files that are meant, by their own names."""
@@ -289,6 +259,6 @@ def _decide_each(
             status = ERROR
             continue
         for record in records:
-            show.say(f"{what}: {show.safe(_text(codec, record))}")
+            show.say(f"{what}: {show.safe(as_json.text_of(codec, record))}")
         count += len(records)
     return count, status

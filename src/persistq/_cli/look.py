@@ -10,14 +10,12 @@ from persistq import _survey
 from persistq._cli import show
 from persistq._cli.exits import FINE, OUTSTANDING
 from persistq._journal.run_state import RunState
+from persistq._survey import as_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import Any
-
-SCHEMA = 1
-"""Which form the JSON of the commands that look has; raised when a field changes or goes."""
 
 _SHOWN_MESSAGES = 3
 
@@ -81,8 +79,7 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         import json
 
-        # ASCII: what is no UTF-8 in a name stands there as a lone surrogate.
-        show.say(json.dumps([{"schema": SCHEMA, **s.as_dict()} for s in found], indent=2))
+        show.say(json.dumps(as_json.surveys(found), indent=2))
     else:
         for line in _as_tables(found):
             show.say(line)
@@ -276,7 +273,7 @@ def outstanding(options: argparse.Namespace) -> int:
         assert work is not None
         if options.zero:
             codec = Codec()
-            _write_all([plain(codec, line) for line in work.lines], b"\0")
+            _write_all([as_json.plain(codec, line) for line in work.lines], b"\0")
         elif sys.stdout.isatty():
             _write_all([os.fsencode(_visible(line)) for line in work.lines], b"\n")
         else:
@@ -323,18 +320,6 @@ def journal_places(path: str, prefix: str | None) -> list[RunState]:
 
 def _visible(line: bytes) -> str:
     return "\t".join(show.safe(part) for part in os.fsdecode(line).split("\t"))
-
-
-def plain(codec: Any, line: bytes) -> bytes:
-    """Give a message as it was put, where it is text; as journalled where it is not."""
-    try:
-        message = codec.decode(line)
-    except ValueError:
-        return line
-    fields = message if isinstance(message, tuple) and len(message) > 1 else (message,)
-    if not all(isinstance(field, str) for field in fields):
-        return line
-    return b"\t".join([field.encode("utf-8", "surrogateescape") for field in fields])
 
 
 def _write_all(lines: list[bytes], end: bytes) -> None:

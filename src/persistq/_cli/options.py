@@ -100,8 +100,10 @@ def zero(command: argparse.ArgumentParser, help: str) -> None:
     command.add_argument("-0", "--null", dest="zero", action="store_true", help=help)
 
 
-def folder_look(command: argparse.ArgumentParser) -> None:
-    command.add_argument("paths", nargs="+", metavar="PATH", help="a queue's directory")
+def folder_look(
+    command: argparse.ArgumentParser, metavar: str = "PATH", about: str = "a queue's directory"
+) -> None:
+    command.add_argument("paths", nargs="+", metavar=metavar, help=about)
     extension(command)
     command.add_argument(
         "--done-dir", metavar="DIR", help="where finished files go, to count them too"

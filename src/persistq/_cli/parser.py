@@ -30,6 +30,8 @@ look
   watch        the same, live, until the work is done
   outstanding  the messages of journals that were put and not completed
   failed       the work that was set aside, and why
+  serve        a page of all queues for browsers, and numbers for the monitoring
+  report       the same page once, as a file
 
 decide
   retry        have work that was set aside done again
@@ -127,6 +129,53 @@ def _look_commands(commands: Commands) -> None:
     )
     failed_place(failed)
     failed.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def _page_commands(commands: Commands) -> None:
+    serve = commands.add(
+        "serve",
+        late("serve", "serve"),
+        "Show all queues under some folders to browsers: how much is done, set aside, in\n"
+        "progress and waiting, how fast it goes, the last hours, and why work was set aside.\n"
+        "The same data is at /status.json, and at /metrics for Prometheus. Looking changes\n"
+        "nothing. Whoever can reach the address can read it: other users of this machine, too.\n"
+        "Ctrl-C and SIGTERM end it.",
+        "persistq serve pickup/ orders/\npersistq serve --port 9000 --host 0.0.0.0 /srv/queues",
+    )
+    report = commands.add(
+        "report",
+        late("serve", "report"),
+        "Write the page of all queues under some folders to a file, which needs nothing else:\n"
+        "for mail, or for a web server. It replaces the old file in one step.",
+        "persistq report pickup/ orders/ -o /var/www/queues.html\n"
+        "persistq report pickup/ -o - | mail -s queues -a 'Content-Type: text/html' ops@localhost",
+    )
+    for command in (serve, report):
+        folder_look(
+            command,
+            "ROOT",
+            "a pickup directory, a root of them, a folder queue, or a folder that holds such",
+        )
+    serve.add_argument(
+        "--port", type=int, default=8765, metavar="P", help="the port (default: 8765; 0: any free)"
+    )
+    serve.add_argument(
+        "--host",
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="the address to listen at (default: 127.0.0.1, this machine; 0.0.0.0: all networks)",
+    )
+    serve.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which browsers may call it, besides its address and localhost",
+    )
+    report.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="the file to write; - prints it"
+    )
 
 
 _DECIDES = """\
@@ -403,6 +452,7 @@ def make() -> tuple[argparse.ArgumentParser, list[str]]:
     )
     commands = Commands(parser)
     _look_commands(commands)
+    _page_commands(commands)
     _decision_commands(commands)
     _repair_commands(commands)
     _work_command(commands)

@@ -1,34 +1,28 @@
-"""How things are printed: names that hold anything, tables, moments and amounts."""
+"""How things are printed: lines, names, and tables; what is wrong, and warnings."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
-import time
+
+from persistq._words import amount, count_of, moment, safe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Line ends and escape sequences of a terminal, and bytes that are no UTF-8.
-_UNSAFE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u2028\\u2029]")
-
-
-def safe(text: str) -> str:
-    r"""Make a name fit for a line on a terminal: what does not print becomes `\x0a`.
-
-    Args:
-        text (str): Any text, such as a path.
-    """
-    return _UNSAFE.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:
-        code -= 0xDC00  # a byte that is no UTF-8
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+__all__ = [
+    "amount",
+    "complain",
+    "count_of",
+    "log_to_stderr",
+    "moment",
+    "name_out",
+    "safe",
+    "say",
+    "table",
+    "write",
+]
 
 
 def say(text: str = "") -> None:
@@ -63,6 +57,9 @@ def complain(text: str) -> None:
         pass
 
 
+_LOOKING = ("status", "watch", "outstanding", "failed", "serve", "report")
+
+
 def log_to_stderr(command: Sequence[str]) -> None:
     """Have the library's warnings told on standard error, but for those of a mere look.
 
@@ -72,7 +69,7 @@ def log_to_stderr(command: Sequence[str]) -> None:
     import logging
 
     handler: logging.Handler = logging.NullHandler()
-    if command and command[0] not in ("status", "watch", "outstanding", "failed"):
+    if command and command[0] not in _LOOKING:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("persistq: %(message)s"))
     logging.getLogger("persistq").addHandler(handler)
@@ -95,33 +92,3 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
         for number, cell in enumerate(cells):
             lines[number] += f"{cell:>{width}}  " if is_number else f"{cell:<{width}}  "
     return [line.rstrip() for line in lines]
-
-
-def amount(seconds: float) -> str:
-    """Give a length of time in the unit that suits it.
-
-    Args:
-        seconds (float): Any length.
-    """
-    for limit, size, unit in ((100, 1, "s"), (6000, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
-
-
-def moment(seconds: float) -> str:
-    """Give a moment by the local clock, and how long ago it was.
-
-    Args:
-        seconds (float): Seconds since the epoch; 0 when there was none.
-    """
-    if not seconds:
-        return "-"
-    ago_s = max(time.time() - seconds, 0.0)
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-    return f"{stamp} ({amount(ago_s)} ago)"
-
-
-def count_of(number: int, noun: str) -> str:
-    """Give a number with its noun: `1 file`, `2 files`."""
-    return f"{number} {noun}" + ("" if number == 1 else "es" if noun.endswith("s") else "s")

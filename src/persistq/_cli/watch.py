@@ -11,6 +11,7 @@ from persistq import _survey
 from persistq._cli import look, show
 from persistq._cli.exits import FINE, QUEUE_FAILED
 from persistq._journal.run_state import RunState
+from persistq._survey.rate import Done, Rate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,25 +24,6 @@ if TYPE_CHECKING:
 _REST = 5
 _LONGEST_INTERVAL_S = 86_400
 _BAR = 20
-
-
-class Rate:
-    """How fast work gets done, over the last minute or so."""
-
-    def __init__(self) -> None:
-        self._points: list[tuple[float, int]] = []
-
-    def add(self, done: int) -> None:
-        """Note how much is done by now."""
-        now_s = time.monotonic()
-        self._points.append((now_s, done))
-        while len(self._points) > 2 and now_s - self._points[1][0] > 60:
-            del self._points[0]
-
-    def per_second(self) -> float:
-        """Give messages a second; 0 while nothing is known."""
-        (first_s, first), (last_s, last) = self._points[0], self._points[-1]
-        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
 
 class JournalView:
@@ -122,8 +104,7 @@ class FolderView:
         self.is_queue = False
         self._options = folder_options
         self._rate = Rate()
-        self._left = 0
-        self.done = 0
+        self._done = Done()
 
     def look(self) -> bool:
         """Look again; return whether the work is done, or a producer failed."""
@@ -133,12 +114,7 @@ class FolderView:
         survey = _survey.FolderSurvey(self.name, **given)
         self.is_queue = self.is_queue or survey.is_queue
         left = survey.outstanding
-        if survey.done is not None:
-            self.done = survey.done
-        else:
-            # A folder does not remember what is finished: what has gone since the last look.
-            self.done += max(self._left - left, 0)
-        self._left = left
+        self.done = self._done.look(survey)
         self.total = self.done + left
         self._rate.add(self.done)
         self.rate = self._rate.per_second()

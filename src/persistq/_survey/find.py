@@ -13,7 +13,8 @@ from persistq._survey.journals import JournalSurvey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Union
+    from collections.abc import Collection, Iterable
+    from typing import Any, Callable, Union
 
     Survey = Union[JournalSurvey, FolderSurvey]
 
@@ -32,12 +33,21 @@ def journal_prefixes(folder: str) -> list[str]:
     Raises:
         OSError: The folder cannot be listed.
     """
-    names = os.listdir(folder)
+    return prefixes_among(os.listdir(folder))
+
+
+def prefixes_among(names: Collection[str]) -> list[str]:
+    """Return the prefixes of the journals among the names of a folder's files, sorted."""
     found = set(filter(None, map(prefix_of, names)))
     if not any(name.endswith((".helo", ".done", ".failed", ".wip")) for name in names):
         # Just a name; a folder queue may have a message called so.
         found |= set(filter(None, map(prefix_of_whole, names)))
     return sorted(found)
+
+
+def is_run(name: str) -> bool:
+    """Tell whether a folder of this name is one that `pickup_dirs` made."""
+    return _RUN.fullmatch(name) is not None
 
 
 def runs(home: str) -> list[str]:
@@ -73,7 +83,7 @@ def homes(path: str) -> list[str]:
     for folder in inside:
         # One that cannot be looked into (lost+found) is no queue's.
         with contextlib.suppress(PermissionError, FileNotFoundError):
-            if not _RUN.fullmatch(os.path.basename(folder)) and runs(folder):
+            if not is_run(os.path.basename(folder)) and runs(folder):
                 found.append(folder)
     return found
 
@@ -156,20 +166,48 @@ def survey(path: str, **folder_options: Any) -> list[Survey]:
     Raises:
         OSError: Something cannot be read.
     """
-    found: list[Survey] = []
+    found: list[Survey] = [*of_journals(journals(path))]
+    return found + of_folder(path, bool(found), bool(homes(path)), **folder_options)
+
+
+def of_journals(
+    places: Iterable[tuple[str, str]],
+    look: Callable[[str, str], JournalSurvey] = JournalSurvey,
+) -> list[JournalSurvey]:
+    """Survey journals, those of runs of which each left something undone, and the latest.
+
+    Args:
+        places (Iterable[tuple[str, str]]): Folder and prefix of each; of one home, latest first.
+        look (((folder: str, prefix: str) -> JournalSurvey)): Makes a survey.
+    """
+    found = []
     latest = set()
-    for folder, prefix in journals(path):
-        journal = JournalSurvey(folder, prefix)
+    for folder, prefix in places:
+        journal = look(folder, prefix)
         # Of earlier runs only what they left undone is of interest.
         key = (os.path.dirname(folder), prefix)
         if key not in latest or not journal.is_finished or journal.alive or journal.failed:
             found.append(journal)
         latest.add(key)
-    has_runs, has_journals = bool(homes(path)), bool(found)
-    named = folder_options.pop("extension", None)
-    extensions = [named] if named is not None else extensions_in(path) or [".tsv"]
-    for extension in extensions:
-        queue = FolderSurvey(path, extension, holds_journals=has_journals, **folder_options)
+    return found
+
+
+def of_folder(
+    path: str, has_journals: bool, has_runs: bool, extension: str | None = None, **options: Any
+) -> list[FolderSurvey]:
+    """Survey the folder queues of a folder, of which there may be one for each extension.
+
+    Args:
+        path (str): The folder.
+        has_journals (bool): Whether journals were found at it; then it is mostly no folder queue.
+        has_runs (bool): Whether it is a root of `pickup_dirs`, so that one without anything of a
+            folder queue is none.
+        extension (str | None): The message extension; None: as those who use the folder say.
+        **options (Any): What `FolderSurvey` takes besides.
+    """
+    found = []
+    for each in [extension] if extension is not None else extensions_in(path) or [".tsv"]:
+        queue = FolderSurvey(path, each, holds_journals=has_journals, **options)
         if has_journals:
             counts = vars(queue.producers).values()
             if queue.in_progress or any(counts) or queue.failed or queue.set_aside:

@@ -63,6 +63,8 @@ class FolderSurvey:
         set_aside (int): Files that could not be done.
         others (int): Files that are none of the queue's: of another extension, for instance.
         other_kinds (dict[str, int]): How these end, the most frequent first, and how many.
+        present (frozenset[str]): The names of messages that wait or are in progress, as on the
+            queue. For who looks again; JSON does not say them.
         last_activity_s (float): When the folder last changed, in seconds since the epoch.
 
     Raises:
@@ -102,10 +104,14 @@ class FolderSurvey:
             if failed_folder is not None
             else listing.rejected
         )
-        claims = [(name, *parts[:2]) for name in listing.claims if (parts := names.parse_wip(name))]
+        parsed = [(name, names.parse_wip(name)) for name in listing.claims]
+        claims = [(name, *parts) for name, parts in parsed if parts is not None]
         verdicts = identity.Verdicts(path)
         self.waiting = len(waiting)
         self.in_progress = self._look_at_claims(claims, verdicts)
+        self.present = frozenset(waiting).union(
+            names.original_name(stem, extension, ignore_case) for _, _, _, stem in claims
+        )
         self._look_at_producers(listing.controls, verdicts)
         self.done = None if done_folder is None else _count_messages(done_folder, extension)
         self.incomplete: dict[str, list[str]] = {}
@@ -113,10 +119,10 @@ class FolderSurvey:
             self._look_at_groups(waiting, frozenset(items), locate)
 
     def _look_at_claims(
-        self, claims: list[tuple[str, int, str]], verdicts: Verdicts
+        self, claims: list[tuple[str, int, str, str]], verdicts: Verdicts
     ) -> list[InHand]:
         hands: dict[tuple[str, int, str], InHand] = {}
-        for name, pid, claimer in sorted(claims):
+        for name, pid, claimer, _ in sorted(claims):
             try:
                 since_s = os.lstat(os.path.join(self.path, name)).st_ctime
             except FileNotFoundError:
@@ -199,9 +205,11 @@ class FolderSurvey:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can say."""
+        said = {**vars(self)}
+        del said["present"]
         return {
             "kind": self.kind,
-            **vars(self),
+            **said,
             "outstanding": self.outstanding,
             "in_progress": [hand.as_dict() for hand in self.in_progress],
             "producers": vars(self.producers),

@@ -9,6 +9,7 @@ from persistq._survey.hand import ALIVE, DEAD, SHOWN, TRIES, InHand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from typing import Any
 
     from persistq._journal.run_state import Member
@@ -115,6 +116,31 @@ class JournalSurvey:
             **vars(self),
             "in_progress": [hand.as_dict() for hand in self.in_progress],
         }
+
+
+def stamp(path: str, prefix: str) -> Hashable:
+    """Give what changes whenever a survey of the same journals would find something else.
+
+    It costs a listing and the locks of the leases, and reads no journal.
+
+    Args:
+        path (str): The directory.
+        prefix (str): The queue's prefix.
+
+    Raises:
+        OSError: The directory cannot be listed.
+    """
+    from persistq._journal.decisions import is_elsewhere
+
+    state = RunState(path, prefix)
+    living = [(member.name.tag, member.is_dead()) for member in state.members_of_run()]
+    files = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith((prefix, "." + prefix)):
+                status = entry.stat()
+                files.append((entry.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return state.run, is_elsewhere(state), tuple(living), tuple(sorted(files))
 
 
 def _count_lines(path: str) -> int:
