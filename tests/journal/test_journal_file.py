@@ -13,6 +13,7 @@ import pytest
 import workers
 from persistq import _fs
 from persistq._journal.journal_file import JournalFile
+from persistq._journal.lines import LineReader
 from persistq._journal.members import Membership
 from persistq._journal.names import COMPLETED, REQUESTED
 from persistq._journal.run_state import RunState
@@ -113,10 +114,12 @@ class Slow:
 
     def __init__(self, file: io.FileIO) -> None:
         self.file = file
+        self.writes = 0
         self.is_writing, self.go_on = threading.Event(), threading.Event()
         self.closed, self.name, self.fileno, self.close = False, file.name, file.fileno, file.close
 
     def write(self, data: bytes) -> int:
+        self.writes += 1
         self.is_writing.set()
         assert self.go_on.wait(10)
         return self.file.write(data) or 0
@@ -142,6 +145,38 @@ def test_a_fork_while_another_thread_writes_does_not_block_the_child(
     slow.go_on.set()
     thread.join(10)
     assert content(journal).endswith(b"a\nb\n")
+
+
+def test_while_the_first_thread_writes_no_other_does(journal: JournalFile) -> None:
+    seen = []
+
+    def come() -> None:
+        assert slow.is_writing.wait(10)
+        other = threading.Thread(target=journal.append, args=(b"c\n",), daemon=True)
+        other.start()
+        other.join(0.1)
+        seen.append(slow.writes)
+        slow.go_on.set()
+        other.join(10)
+        seen.append(slow.writes)
+
+    journal.append(b"a\n")
+    slow = Slow(journal.open())
+    journal._file = slow  # type: ignore[assignment]
+    thread = threading.Thread(target=come, daemon=True)
+    thread.start()
+    journal.append(b"b\n")
+    thread.join(10)
+    assert seen == [1, 2]
+    assert content(journal) == b"a\nb\nc\n"
+
+
+def test_the_place_of_each_line_is_known(journal: JournalFile) -> None:
+    lines = [b"one", b"", b"three", b"a longer one"]
+    reader = LineReader()
+    for _ in range(2):
+        places = journal.append_in_place(lines)
+        assert [reader.read(place) for place in places] == lines
 
 
 def test_threads_write_whole_lines(journal: JournalFile) -> None:
