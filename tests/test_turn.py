@@ -34,7 +34,8 @@ class Busy:
                     return
             finally:
                 turn.is_busy = was_busy
-        with turn:
+        with turn.lock:
+            turn.come()
             self._do(name, meanwhile)
 
     def _do(self, name: str, meanwhile: Callable[[], Any]) -> None:
@@ -99,14 +100,14 @@ def test_a_signal_handler_has_its_threads_turn_though_another_waits_for_that(bus
 
     def interrupt() -> None:
         threads.append(start(busy.do, "second"))
-        if not busy.turn.lock._is_owned():  # type: ignore[attr-defined]
-            while busy.turn.is_alone:  # until the second has asked for it, with the lock in hand
-                pass
+        while busy.turn.is_alone:  # until the second has asked for it, with the lock in hand
+            pass
         signal.raise_signal(signal.SIGUSR1)
 
     def handle(*_: object) -> None:
         busy.do("first", lambda: came.append("done"))
-        with busy.turn:
+        with busy.turn.lock:
+            busy.turn.come()
             came.append("with it")
 
     before = signal.signal(signal.SIGUSR1, handle)
@@ -127,6 +128,32 @@ def test_what_raises_leaves_the_turn_to_the_next(busy: Busy) -> None:
         with pytest.raises(KeyboardInterrupt):
             busy.do("first", fail)
         end(start(busy.do, "second"))
+
+
+class Limit(Exception):
+    """The time is over."""
+
+
+def test_a_handler_that_raises_anywhere_leaves_the_lock_to_others() -> None:
+    def interrupt(*_: object) -> None:
+        raise Limit
+
+    turn = Turn(is_long=True)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0002)
+                while True:
+                    with turn.lock:
+                        turn.come()
+            except Limit:
+                pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    got: list[bool] = []
+    end(start(lambda: got.append(turn.lock.acquire(timeout=PATIENCE_S))))
+    assert got == [True]
 
 
 def test_many_threads_that_come_and_go_are_never_in_at_once() -> None:
@@ -156,7 +183,15 @@ def test_without_an_order_of_all_steps_everybody_takes_the_lock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(turns, "_HAS_ORDER", False)
-    turn = Turn()
-    assert not turn.is_alone
-    with turn:
-        assert turn.lock._is_owned()  # type: ignore[attr-defined]
+    busy = Busy(Turn())
+    held: list[bool] = []
+    for _ in range(2):
+        busy.do("first", lambda: held.append(busy.turn.lock._is_owned()))  # type: ignore[attr-defined]
+    assert held == [True, True]
+
+
+def test_once_a_second_thread_has_come_all_take_the_lock(busy: Busy) -> None:
+    end(start(busy.do, "second"))
+    held: list[bool] = []
+    busy.do("first", lambda: held.append(busy.turn.lock._is_owned()))  # type: ignore[attr-defined]
+    assert held == [True]

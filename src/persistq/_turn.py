@@ -9,9 +9,12 @@ Both say before they look, and the interpreter's own lock puts the four steps in
 cannot miss each other. An interpreter without that lock promises no such order: there all take
 the lock from the beginning.
 
-A signal handler may interrupt the first thread while it is busy, and come itself. It must not wait
-for the lock, whose holder may wait for the thread that it has interrupted; and it need not, since
-the turn is that thread's.
+A signal handler may interrupt the first thread while it is busy, and come itself. So whoever waits
+for that thread lets others have the lock meanwhile: the handler, in that case.
+
+Whoever takes the lock takes it with the lock's own `with`, which no exception of a signal handler
+can come between, and no method of Python's around it: an exception at the start of an `__exit__`
+would leave it taken for ever.
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ import threading
 import time
 from threading import get_ident
 
+_NOBODY = -1
 _HAS_ORDER = getattr(sys, "_is_gil_enabled", lambda: True)()
 _PAUSE_S = 0.0001
 
 
 class Turn:
-    """One thread's turn: `with turn:`, or, where every call counts, as in `JournalFile.append`.
+    """Whose turn it is: `with turn.lock:`, then `turn.come()`; or as `JournalFile.append` does.
 
     Reentrant. A forked child must make a new one.
 
@@ -34,7 +38,9 @@ class Turn:
         is_long (bool): Whether what is done takes so long that a lock does not count.
 
     Attributes:
-        first (int): The first thread, by its identity; 0 until one has come.
+        lock (threading.RLock): Held by whoever has the turn, but for the first thread.
+        first (int): The thread that needs no lock, by its identity; 0 until one has come, and -1
+            for ever once another has.
         is_alone (bool): Whether no other has come since.
         is_busy (bool): Whether the first thread has its turn and no lock. It alone sets this.
     """
@@ -43,29 +49,25 @@ class Turn:
 
     def __init__(self, is_long: bool = False) -> None:
         self.lock = threading.RLock()
-        self.first = 0
         self.is_alone = _HAS_ORDER and not is_long
+        self.first = 0 if self.is_alone else _NOBODY
         self.is_busy = False
 
-    def __enter__(self) -> None:
-        if self._is_interrupted():
+    def come(self) -> None:
+        """Wait until no thread goes without the lock, which the caller holds."""
+        if not self.first:
+            self.first = get_ident()
+        if self.first == get_ident():
             return
-        self.lock.acquire()
-        try:
-            if not self.first:
-                self.first = get_ident()
-            elif self.first != get_ident():
-                self.is_alone = False
-                while self.is_busy:
+        self.is_alone = False
+        while True:
+            while self.is_busy:
+                try:
+                    self.lock.release()
                     time.sleep(_PAUSE_S)
-        except BaseException:
-            self.lock.release()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        if not self._is_interrupted():
-            self.lock.release()
-
-    def _is_interrupted(self) -> bool:
-        """Tell whether this is a signal handler, in the first thread, which is busy without it."""
-        return self.is_busy and self.first == get_ident()
+                finally:
+                    self.lock.acquire()
+            # Twice: a signal handler may have made the first thread busy behind the look.
+            if self.first == _NOBODY:
+                return
+            self.first = _NOBODY

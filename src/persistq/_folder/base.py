@@ -117,7 +117,7 @@ class _FolderQueue:
         self._generation = generation[0]
         self._member = self._find_member()
         # One for all queues of this process in the folder: they claim by the same names.
-        self._lock = self._member.lock
+        self._lock, self._come = self._member.lock, self._member.turn.come
         self._prefix = self._member.prefix
 
     # What the lease says that this process is, where it is the first to need one here.

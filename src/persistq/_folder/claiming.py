@@ -66,6 +66,7 @@ class Claiming(Finishing[Claim]):
     def _undo_get(self, taking: list[str]) -> None:
         """Put back what an interrupted get had claimed; look at the folder anew afterwards."""
         with self._lock:
+            self._come()
             # Whatever of it stays claimed, should this be interrupted, too.
             self._to_hand_out += taking
             self._renew_index()

@@ -49,7 +49,8 @@ class Claimer:
         prefix (str): What the names of its claimed files begin with.
         lease (_lease.Lease | None): None until something is claimed or announced.
         claimed (set[str]): Paths of what this process has claimed and not finished itself.
-        lock (Turn): Held by whichever queue of this process does something by this number.
+        turn (Turn): Of whichever queue of this process does something by this number.
+        lock (threading.RLock): Its lock.
         producers (set[str]): The uuids of producers that are announced and not closed.
     """
 
@@ -59,7 +60,8 @@ class Claimer:
         self.lease: _lease.Lease | None = None
         self.claimed: set[str] = set()
         self.producers: set[str] = set()
-        self.lock = Turn()
+        self.turn = Turn()
+        self.lock = self.turn.lock
         self._pid = os.getpid() if pid is None else pid
         self._next_try_s = 0.0
         self._remembered = _REMEMBERED
@@ -82,6 +84,7 @@ class Claimer:
         if self.lease is not None:
             return
         with self.lock:
+            self.turn.come()
             if self.lease is not None or time.monotonic() < self._next_try_s:
                 return
             try:
@@ -137,6 +140,7 @@ class Claimer:
     def let_go(self) -> None:
         """Give the lease back, unless something still refers to it."""
         with self.lock:
+            self.turn.come()
             if self._publisher is not None:
                 self._publisher.let_go()
             if self.lease is None or self.producers:
@@ -151,6 +155,7 @@ class Claimer:
         if len(self.claimed) > self._remembered:
             self._forget_the_finished()  # by other processes
         with self.lock:
+            self.turn.come()
             if self.lease is not None and not os.path.lexists(self.path):
                 self.lease.abandon()
                 self.lease = None
@@ -183,6 +188,7 @@ class ShellClaimer(Claimer):
     def hold(self) -> None:
         """Have the lease locked, or one of another number; before anything bears it."""
         with self.lock:
+            self.turn.come()
             if self._adopted >= 0 or self.lease is not None:
                 return
             if not os.path.lexists(self.path):
@@ -202,6 +208,7 @@ class ShellClaimer(Claimer):
     def leave(self) -> None:
         """Leave the lease to the process for which is acted: locked by nobody."""
         with self.lock:
+            self.turn.come()
             if self.lease is not None:
                 self.lease.abandon()
                 self.lease = None
@@ -212,6 +219,7 @@ class ShellClaimer(Claimer):
     def let_go(self) -> None:
         """Remove the lease, unless something in the folder still refers to it; else leave it."""
         with self.lock:
+            self.turn.come()
             if not self._is_needed():
                 try:
                     os.unlink(self.path)

@@ -42,6 +42,7 @@ def publish(source: str, target: str, member: Claimer) -> None:
         return
     # One file at a time bears this number, so its name cannot be taken.
     with member.lock:
+        member.turn.come()
         os.lstat(source)
         if os.path.lexists(target) and not _fs.is_same_file(source, target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)

@@ -82,7 +82,7 @@ class ReadableFolderQueue(Claiming[Claim]):
         super()._start_here()
         self._producers = Producers(self.path)
         self._next_producers_s = 0.0
-        self._turn = threading.Lock()
+        self._watching = threading.Lock()
 
     def get(self, timeout: float | None = None) -> Claim | Sentinel:
         """Claim the next file, by renaming it in its folder.
@@ -108,24 +108,25 @@ class ReadableFolderQueue(Claiming[Claim]):
         while True:
             if self._generation != generation[0]:
                 self._own()
-            watch, lock = self._watch, self._lock
+            watch, turn = self._watch, self._member.turn
             try:
                 before = watch.changes
-                if lock.first == get_ident():
-                    was_busy = lock.is_busy
+                if turn.first == get_ident():
+                    was_busy = turn.is_busy
                     try:
-                        lock.is_busy = True
-                        if (lock.is_alone or was_busy) and not self._producers.failed:
+                        turn.is_busy = True
+                        if (turn.is_alone or was_busy) and not self._producers.failed:
                             claim: Claim | None = self._take_quickly(taking)
                             if claim is not None:
                                 return claim
                     finally:
-                        lock.is_busy = was_busy
-                with lock:
+                        turn.is_busy = was_busy
+                with self._lock:
+                    self._come()
                     self._taking = taking
                     message = self._look()
                     seen = watch.changes
-                if seen != before and self._turn.locked():
+                if seen != before and self._watching.locked():
                     watch.wake()  # this look read the reports that the waiting thread waits for
                 if message is not None:
                     return message
@@ -141,15 +142,15 @@ class ReadableFolderQueue(Claiming[Claim]):
                 pause_s = min(pause_s, left_s)
             # One thread of a queue watches; the others wait for their turn, and look again after
             # it, for the reports that it read may have told of more than it took.
-            turn = self._turn
-            if turn.acquire(blocking=False):
+            watching = self._watching
+            if watching.acquire(blocking=False):
                 try:
                     if watch.changes == seen:  # else another thread read reports meanwhile
                         watch.wait(pause_s)
                 finally:
-                    turn.release()
-            elif turn.acquire(timeout=pause_s):
-                turn.release()
+                    watching.release()
+            elif watching.acquire(timeout=pause_s):
+                watching.release()
 
     def _look(self) -> Claim | Sentinel | None:
         """Give what there is for this consumer now, or None."""
@@ -229,6 +230,7 @@ class ReadableFolderQueue(Claiming[Claim]):
             raise ValueError(f"max_attempts is {max_attempts}; expected 1 or more, or None")
         self._own()
         with self._lock:
+            self._come()
             restored = recovery.reclaim_abandoned(self, max_attempts)
             if restored:
                 self._watch.distrust()
@@ -238,6 +240,7 @@ class ReadableFolderQueue(Claiming[Claim]):
         """Finish all files that wait, as `task_done` does, without handing them out."""
         self._own()
         with self._lock:
+            self._come()
             self._taking = []
             self._watch.look()
             for name in self._waiting():
@@ -259,6 +262,7 @@ class ReadableFolderQueue(Claiming[Claim]):
         """Stop using the queue, as a consumer: stop watching the folder. It can be used again."""
         self._own()
         with self._lock:
+            self._come()
             self._watch.close()
             self._member.let_go()
 

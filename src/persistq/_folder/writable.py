@@ -75,6 +75,7 @@ class WritableFolderQueue(_FolderQueue):
     def _announce(self) -> None:
         if not self._announced:
             with self._lock:
+                self._come()
                 if not self._announced:
                     # The lease first: a producer that others see is one that can be seen to live.
                     self._member.hold()
@@ -256,6 +257,7 @@ class WritableFolderQueue(_FolderQueue):
         """
         self._own()
         with self._lock:
+            self._come()
             if dead:
                 # Before this one's own: killed in between, the rest is still a failure.
                 self._close_for_the_dead()
@@ -289,6 +291,7 @@ class WritableFolderQueue(_FolderQueue):
         """
         self._own()
         with self._lock:
+            self._come()
             if not self._failed:
                 self._write_control(names.FAILED)
                 self._failed = self._closed = True
@@ -315,6 +318,7 @@ class WritableFolderQueue(_FolderQueue):
         """
         self._own()
         with self._lock:
+            self._come()
             recovery.purge_control_messages(self.path)
             self._member.producers.discard(self._uuid)
             self._announced = False
@@ -334,6 +338,7 @@ class WritableFolderQueue(_FolderQueue):
         """
         self._own()
         with self._lock:
+            self._come()
             self.purge_control_messages()
             self.reset_processing_files()
             self._start_anew()
@@ -346,6 +351,7 @@ class WritableFolderQueue(_FolderQueue):
         """
         self._own()
         with self._lock:
+            self._come()
             recovery.purge(self.path)
             self._start_anew()
             self._member.let_go()

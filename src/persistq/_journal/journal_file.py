@@ -78,7 +78,8 @@ class JournalFile:
         Raises:
             OSError: The file cannot be made.
         """
-        with self._turn:
+        with self._turn.lock:
+            self._turn.come()
             file = self._file
             if file is None or file.closed:
                 file = self._file = self._reopen() or self._create()
@@ -144,7 +145,8 @@ class JournalFile:
                     return
             finally:
                 turn.is_busy = was_busy
-        with turn:
+        with turn.lock:
+            turn.come()
             self._append(data)
 
     def _append(self, data: bytes) -> None:
@@ -182,7 +184,8 @@ class JournalFile:
         Raises:
             OSError: As for `append`.
         """
-        with self._turn:
+        with self._turn.lock:
+            self._turn.come()
             data = b"\n".join(lines) + b"\n"
             start = self._size
             self.append(data)
@@ -229,7 +232,8 @@ class JournalFile:
                 other lines would come to stand there.
         """
         data = b"\n".join(lines) + b"\n"
-        with self._turn:
+        with self._turn.lock:
+            self._turn.come()
             file = self.open()
             start = self._size - len(data)
             try:
@@ -258,7 +262,8 @@ class JournalFile:
 
     def close(self) -> None:
         """Close the file; a later `append` opens it again."""
-        with self._turn:
+        with self._turn.lock:
+            self._turn.come()
             if self._file is not None:
                 self._file.close()
                 self._file = None
@@ -272,7 +277,8 @@ class JournalFile:
         Returns:
             bool: False where it does.
         """
-        with self._turn:
+        with self._turn.lock:
+            self._turn.come()
             if unless():
                 return False
             if self._identity is not None:  # it was made, be it open or closed by now
