@@ -56,8 +56,13 @@ def _consumer(options: argparse.Namespace) -> Actor:
     return Actor(acting.caller() if options.pid is None else options.pid)
 
 
-def _extension(options: argparse.Namespace, actor: Actor) -> str:
+def _extension(options: argparse.Namespace, actor: Actor, waits: bool = False) -> str:
     """Give the extension that was named, or that of the queue that is there.
+
+    Args:
+        options (argparse.Namespace): With `folder` and `extension`.
+        actor (Actor): For whom is acted.
+        waits (bool): Whether it is told where that is a guess that files speak against.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -67,7 +72,10 @@ def _extension(options: argparse.Namespace, actor: Actor) -> str:
         known = actor.extension_in(options.folder)
         if known is not None:
             return known
-    return _survey.extension_of_existing(options.folder, options.extension)
+    found = _survey.extension_of_existing(options.folder, options.extension)
+    if waits:
+        warn_of_a_guess(options)
+    return found
 
 
 def warn_of_a_guess(options: argparse.Namespace) -> None:
@@ -136,8 +144,7 @@ def get(options: argparse.Namespace) -> int:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: signals.append(number))
-    extension = _extension(options, actor)
-    warn_of_a_guess(options)
+    extension = _extension(options, actor, waits=True)
     reader = ActingReader(
         actor,
         options.folder,
