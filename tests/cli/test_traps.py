@@ -131,6 +131,9 @@ def test_nothing_is_renamed_to_an_extension_that_is_a_guess(tmp_path: Path) -> N
     assert names_in(folder) == [claim, "b.csv"]
     text("release", "-e", "csv", folder / claim)
     assert names_in(folder) == ["a.csv", "b.csv"]
+    (folder / claim).touch()
+    text("done", folder / claim)  # which needs no name
+    assert names_in(folder) == ["a.csv", "b.csv"]
 
 
 # purge

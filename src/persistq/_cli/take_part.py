@@ -243,12 +243,14 @@ def _check_claim(path: str) -> None:
 def _claimed(options: argparse.Namespace, act: Callable[[ReadableFolderQueue, str], None]) -> int:
     """Do something with claimed files, each in the folder in which it lies."""
     move_to = getattr(options, "move_to", None)
+    # `done` alone removes the file, under whichever name; all others give it its own.
+    renames = move_to is not None or not hasattr(options, "move_to")
     readers: dict[tuple[str, str], ReadableFolderQueue] = {}
 
     def act_on(path: str) -> None:
         _check_claim(path)
         folder = os.path.dirname(os.path.abspath(path))
-        extension, ignore_case = _survey.extension_of_claim(path, options.extension)
+        extension, ignore_case = _survey.extension_of_claim(path, options.extension, renames)
         key = (folder, extension)
         if key not in readers:
             readers[key] = ReadableFolderQueue(folder, extension, move_to, ignore_case=ignore_case)
