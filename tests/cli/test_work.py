@@ -546,15 +546,20 @@ def test_what_was_claimed_when_it_was_told_to_stop_and_nobody_has_is_put_back(
     reader.task_done(started)
 
 
+@pytest.mark.timeout(60)
 def test_killed_at_any_moment_no_file_is_lost_or_done_by_two_at_once(tmp_path: Path) -> None:
     import random
 
     names = [f"{number:03}.csv" for number in range(60)]
     folder = tmp_path / "q"
     fill(folder, *names)
-    # A command that finds another one at work on its file says so.
-    code = "mkdir {name}.at_work || echo {name} >> twice; rmdir {name}.at_work"
-    words = ["-j", "3", "--move-to", "done", "--", "sh", "-c", code]
+    # A command that finds another one at work on its file says so; some fail at first.
+    code = (
+        "mkdir {name}.at_work || echo {name} >> twice; rmdir {name}.at_work;"
+        ' case "{name} $PERSISTQ_ATTEMPT" in *[27].csv" 1") exit 1;; esac'
+    )
+    attempts = ["--max-attempts", "9", "--retry-delay", "0"]
+    words = ["-j", "3", *attempts, "--move-to", "done", "--", "sh", "-c", code]
     command = [*PERSISTQ, "work", str(folder), *words]
     random_ = random.Random(14)
     kills = 0

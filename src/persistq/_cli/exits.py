@@ -21,6 +21,7 @@ MEANINGS = {
 }
 """For help and the reference page, which says the same."""
 
+# A limit that the user has set for files (ulimit -f) is one of room, too.
 _NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 # What is named cannot be meant: it is not there, or is of another kind.
 _WRONG_NAME = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}

@@ -40,7 +40,7 @@ decide
 repair
   reclaim      put back the files that dead processes had claimed
   reset        prepare a folder for the next run
-  purge        delete everything in the folder of a queue
+  purge        delete all that is of a queue
   retire       delete run folders whose work has been carried on
 
 take part in a folder queue
@@ -78,7 +78,7 @@ def _look_commands(commands: Commands) -> None:
         "Show what is true of queues right now. A PATH is a pickup directory, a root of\n"
         "pickup_dirs(), or a folder queue: it finds out which. Looking changes nothing.\n"
         "Exits with 0 when nothing is outstanding or set aside, with 1 when something is (or\n"
-        "a producer failed or died), and with 2 on an error.",
+        "a producer failed or died), and with more on an error.",
         "persistq status pickup/ orders/\n"
         "persistq status orders --items customers,orders --group '(?P<group>\\d+)_(?P<item>\\w+)'\n"
         "persistq status --json pickup/ | jq '.[].outstanding'\n"
@@ -228,8 +228,8 @@ def _repair_commands(commands: Commands) -> None:
     purge = commands.add(
         "purge",
         late("repair", "purge"),
-        "Delete everything in the folder of a queue: messages, claimed files, control files,\n"
-        "and whatever else is there. Asks first.",
+        "Delete all that is of a queue in its folder: messages, claimed files, control files,\n"
+        "what was set aside. Asks first.",
         "persistq purge orders/",
     )
     reclaim.add_argument(
@@ -353,7 +353,7 @@ def _shell_commands(commands: Commands) -> None:
         late("take_part", "get"),
         "Claim the next file of a folder queue and print its path; waits for one. Exits with\n"
         "0 and a path, with 3 when all producers are done and no file waits, with 4 when a\n"
-        "producer failed, with 5 when no file came within the time, with 2 on an error.\n\n"
+        "producer failed, with 5 when no file came within the time, or with that of an error.\n\n"
         + _SHELL,
         'while f=$(persistq get orders); do\n  load "$f" && persistq done "$f" || persistq release'
         ' "$f"\ndone',

@@ -56,8 +56,13 @@ def _consumer(options: argparse.Namespace) -> Actor:
     return Actor(acting.caller() if options.pid is None else options.pid)
 
 
-def _extension(options: argparse.Namespace, actor: Actor) -> str:
+def _extension(options: argparse.Namespace, actor: Actor, waits: bool = False) -> str:
     """Give the extension that was named, or that of the queue that is there.
+
+    Args:
+        options (argparse.Namespace): With `folder` and `extension`.
+        actor (Actor): For whom is acted.
+        waits (bool): Whether it is told where that is a guess that files speak against.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -67,7 +72,10 @@ def _extension(options: argparse.Namespace, actor: Actor) -> str:
         known = actor.extension_in(options.folder)
         if known is not None:
             return known
-    return _survey.extension_of_existing(options.folder, options.extension)
+    found = _survey.extension_of_existing(options.folder, options.extension)
+    if waits:
+        warn_of_a_guess(options)
+    return found
 
 
 def warn_of_a_guess(options: argparse.Namespace) -> None:
@@ -136,8 +144,7 @@ def get(options: argparse.Namespace) -> int:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: signals.append(number))
-    extension = _extension(options, actor)
-    warn_of_a_guess(options)
+    extension = _extension(options, actor, waits=True)
     reader = ActingReader(
         actor,
         options.folder,
@@ -236,12 +243,14 @@ def _check_claim(path: str) -> None:
 def _claimed(options: argparse.Namespace, act: Callable[[ReadableFolderQueue, str], None]) -> int:
     """Do something with claimed files, each in the folder in which it lies."""
     move_to = getattr(options, "move_to", None)
+    # `done` alone removes the file, under whichever name; all others give it its own.
+    renames = move_to is not None or not hasattr(options, "move_to")
     readers: dict[tuple[str, str], ReadableFolderQueue] = {}
 
     def act_on(path: str) -> None:
         _check_claim(path)
         folder = os.path.dirname(os.path.abspath(path))
-        extension, ignore_case = _survey.extension_of_claim(path, options.extension)
+        extension, ignore_case = _survey.extension_of_claim(path, options.extension, renames)
         key = (folder, extension)
         if key not in readers:
             readers[key] = ReadableFolderQueue(folder, extension, move_to, ignore_case=ignore_case)

@@ -347,12 +347,13 @@ def extension_of_existing(folder: str, named: str | None) -> str:
     return extension_of(folder, named)
 
 
-def extension_of_claim(path: str, named: str | None) -> tuple[str, bool]:
+def extension_of_claim(path: str, named: str | None, renames: bool = True) -> tuple[str, bool]:
     """Give the message extension of a claimed file, as its lease knows it.
 
     Args:
         path (str): Path of the claimed file.
         named (str | None): What the user says; None: what is known.
+        renames (bool): Whether the file is to get its own name, so that no guess will do.
 
     Returns:
         tuple[str, bool]: With its leading dot; and whether it counts in other letters, too.
@@ -369,4 +370,5 @@ def extension_of_claim(path: str, named: str | None) -> tuple[str, bool]:
     known = said.get("messageExtension")
     if isinstance(known, str) and known:
         return dotted(known), ignore_case
-    return extension_for_renames(folder, None), False
+    find = extension_for_renames if renames else extension_of
+    return find(folder, None), False
