@@ -253,7 +253,7 @@ def _set_aside(queue: Summary, key: str, now_s: float, is_open: bool) -> str:
         return ""
     rows = [
         [
-            ("Message", "", text(entry["text"])),
+            ("Message", "name", text(entry["text"])),
             ("Attempts", "number", str(entry["attempts"])),
             ("When", "short", _when(entry["failed_at"], now_s)),
             ("Reason", "wide", text(entry["reason"] or "-")),
