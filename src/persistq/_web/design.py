@@ -67,6 +67,7 @@ th { text-align: left; color: var(--sub); font-weight: 600; }
 th, td { padding: .25rem .6rem .25rem 0; vertical-align: top;
   border-bottom: 1px solid var(--edge); }
 tr:last-child td { border-bottom: 0; }
+.number bdi { overflow-wrap: normal; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 th, .short, .number { white-space: nowrap; }
 .name { width: 35%; }
