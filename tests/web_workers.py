@@ -43,6 +43,9 @@ def hostile_queues(talk: Any, root: str) -> str:
         (folder / f"{name}.tsv").touch()
     r = ReadableFolderQueue(folder)
     r.task_failed(r.get(), f"</td></table>{HOSTILE}")
+    (reason,) = folder.glob("*.reason.txt")
+    lines = [reason.read_text().split("\n")[0], f"attempts: {'9' * 4000}"]
+    reason.write_text("\n".join([*lines, "failed at: 0001-01-01T00:00:00+23:59"]))
     r.get()
     (folder / "folder<u>.tsv").mkdir()
     return str(folder)

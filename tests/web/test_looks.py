@@ -14,9 +14,9 @@ import web_workers
 from persistq import ReadableFolderQueue, WritableFolderQueue
 from persistq._survey import JournalSurvey, under
 from persistq._survey.under import Found, Surveyor, Unreadable
-from persistq._web import charts
+from persistq._web import charts, page
 from persistq._web.history import MINUTES, History, Past
-from persistq._web.looks import Looks, look
+from persistq._web.looks import Looks, Seen, look
 
 if TYPE_CHECKING:
     from processes import Nursery
@@ -165,6 +165,13 @@ def test_however_many_ask_there_is_one_look_and_what_was_seen_last_is_shown(
         assert time.monotonic() < deadline_s
     assert surveyor.looks <= 3
     surveyor.may_end.release(100)
+
+
+def test_the_page_says_when_a_look_takes_much_longer_than_the_last_one() -> None:
+    seen = Seen([], [], 1_800_000_000.0, 2.0)
+    assert "Does a file system hang?" not in page.render(seen, ["/q"], "n", looking_s=9.0)
+    shown = page.render(seen, ["/q"], "n", looking_s=61.0)
+    assert "has been going on for 61 s. Does a file system hang?" in shown
 
 
 def test_a_look_that_fails_is_told_and_the_next_one_goes_on() -> None:

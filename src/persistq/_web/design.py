@@ -67,9 +67,11 @@ th { text-align: left; color: var(--sub); font-weight: 600; }
 th, td { padding: .25rem .6rem .25rem 0; vertical-align: top;
   border-bottom: 1px solid var(--edge); }
 tr:last-child td { border-bottom: 0; }
+.number bdi { overflow-wrap: normal; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 th, .short, .number { white-space: nowrap; }
-.wide { width: 55%; }
+.name { width: 35%; }
+.wide { width: 45%; }
 .dead { color: var(--attention); font-weight: 600; }
 footer { margin-top: 1.5rem; }
 a { color: var(--work); }
@@ -77,7 +79,7 @@ a { color: var(--work); }
 @media (max-width: 30rem) {
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   table, tbody, tr, td { display: block; }
-  td, td.number, td.wide { width: auto; border: 0; padding: .1rem 0; text-align: left; }
+  td, td.number, td.name, td.wide { width: auto; border: 0; padding: .1rem 0; text-align: left; }
   td::before { content: attr(data-name) ": "; color: var(--sub); }
   tr { border-bottom: 1px solid var(--edge); padding: .3rem 0; }
   tr:last-child { border-bottom: 0; }

@@ -26,6 +26,7 @@ _ORDER = {ATTENTION: 0, WORK: 1, IDLE: 2, OVER: 3}
 _MARKS = {ATTENTION: "\u25b2", WORK: "\u25b6", IDLE: "\u25cb", OVER: "\u2713"}
 _SHOWN_MESSAGES = 3
 _SHOWN_ODD = 20
+_SHOWN_HANDS = 100
 # A table of more rows, and those of more queues, are folded up, unless nobody can unfold them.
 _UNFOLDED_ROWS = 5
 _UNFOLDED_QUEUES = 12
@@ -208,7 +209,10 @@ def _ago(at_s: float, now_s: float) -> str:
         return "unknown"
     if now_s - at_s < 86_400:
         return f"{_words.amount(max(now_s - at_s, 0.0))} ago"
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(at_s))
+    except (OSError, OverflowError, ValueError):
+        return "unknown"  # a file may have any time that somebody gives it
 
 
 def _pace(queue: Summary, now_s: float) -> list[str]:
@@ -220,7 +224,7 @@ def _pace(queue: Summary, now_s: float) -> list[str]:
         pace += f"{rate:,.1f} a second" if rate >= 1 else f"{60 * rate:,.1f} a minute"
         if queue.seconds_left is not None:
             pace += f", {_words.amount(queue.seconds_left)} left"
-        said.append(pace[0].upper() + pace[1:] if rate else "Nothing done in the last minute")
+        said.append(pace[0].upper() + pace[1:] if rate else "Nothing done lately")
     if isinstance(survey, JournalSurvey):
         if survey.alive:
             said.append(f"{_words.count_of(len(survey.alive), 'process')} alive")
@@ -253,8 +257,8 @@ def _set_aside(queue: Summary, key: str, now_s: float, is_open: bool) -> str:
         return ""
     rows = [
         [
-            ("Message", "", text(entry["text"])),
-            ("Attempts", "number", str(entry["attempts"])),
+            ("Message", "name", text(entry["text"])),
+            ("Attempts", "number", text(str(entry["attempts"]), 9)),
             ("When", "short", _when(entry["failed_at"], now_s)),
             ("Reason", "wide", text(entry["reason"] or "-")),
         ]
@@ -284,10 +288,11 @@ def _in_progress(queue: Summary, key: str, now_s: float, is_open: bool) -> str:
             ("Since", "short", _ago(hand.since_s, now_s)),
             ("Messages", "", _messages(hand, queue.survey)),
         ]
-        for hand in hands
+        for hand in hands[:_SHOWN_HANDS]
     ]
     dead = sum(hand.state == DEAD for hand in hands)
     note = f", {dead} of them dead" if dead else ""
+    note += f"; the first {_SHOWN_HANDS} are shown" * (len(hands) > _SHOWN_HANDS)
     summary = f"In progress with {_words.count_of(len(hands), 'process')}{note}"
     if dead == len(hands):
         summary = f"In the hands of {_words.count_of(dead, 'dead process')}"
@@ -317,7 +322,11 @@ def _messages(hand: InHand, survey: JournalSurvey | FolderSurvey) -> str:
 def _when(failed_at: str | None, now_s: float) -> str:
     if failed_at is None:
         return "-"
-    return _ago(datetime.datetime.fromisoformat(failed_at).timestamp(), now_s)
+    try:
+        at_s = datetime.datetime.fromisoformat(failed_at).timestamp()
+    except (OSError, OverflowError, ValueError):
+        return "unknown"  # somebody has written into the file with the reason
+    return _ago(at_s, now_s)
 
 
 def _table(
