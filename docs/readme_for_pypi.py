@@ -25,7 +25,7 @@ def for_pypi(text: str) -> str:
         text (str): The README: Markdown that begins with a heading.
     """
     heading, _, rest = text.partition("\n\n")
-    rest = re.sub(r"\[([^\]]+)\]\((?![a-z]+:)([^)\s]+)\)", r"\1 (`\2`)", rest)
+    rest = re.sub(r"!?\[([^\]]+)\]\((?![a-z]+:)([^)\s]+)\)", r"\1 (`\2`)", rest)
     # What the tests read behind a block's language keeps the index from colouring it.
     rest = re.sub(r"^(```\w+) .*$", r"\1", rest, flags=re.MULTILINE)
     return f"{heading}\n\n{NOTE}\n{rest}"
