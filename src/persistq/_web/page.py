@@ -224,7 +224,10 @@ def _pace(queue: Summary, now_s: float) -> list[str]:
         pace += f"{rate:,.1f} a second" if rate >= 1 else f"{60 * rate:,.1f} a minute"
         if queue.seconds_left is not None:
             pace += f", {_words.amount(queue.seconds_left)} left"
-        said.append(pace[0].upper() + pace[1:] if rate else "Nothing done lately")
+        if rate:
+            said.append(pace[0].upper() + pace[1:])
+        elif queue.past is not None and now_s - queue.past.since_s >= 60:
+            said.append("Nothing done in the last minute")
     if isinstance(survey, JournalSurvey):
         if survey.alive:
             said.append(f"{_words.count_of(len(survey.alive), 'process')} alive")
