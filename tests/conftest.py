@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TIME_LIMIT_S = 30
 
-# Started by a shell in the background, this process ignores Ctrl-C, and so would all that it starts.
+# Started by a shell in the background, this process ignores Ctrl-C; so would all that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
