@@ -311,7 +311,7 @@ def read(path: str) -> dict[str, Any]:
         dict[str, Any]: The facts that it was made with, and those of `facts_of_this_process`.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_fs.open_file) as file:
             said = json.loads(file.read(1 << 16).partition(b"\n")[0])
     except (OSError, ValueError):
         return {}
@@ -347,7 +347,7 @@ def notes(path: str) -> list[str]:
         list[str]: A text for each call of `Lease.note`; none where it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_fs.open_file) as file:
             lines = file.read(1 << 16).decode("utf-8", "surrogateescape").splitlines()
     except OSError:
         return []
@@ -382,7 +382,7 @@ def is_dead(path: str) -> bool | None:
         then. False too of a file that is gone: its process has ended, owing nothing.
     """
     try:
-        fd = os.open(path, (os.O_RDONLY if os.name != "nt" else os.O_RDWR) | _CLOEXEC)
+        fd = _fs.open_file(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     except FileNotFoundError:
         return False
     except OSError:

@@ -5,11 +5,31 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def open_file(path: str, flags: int) -> int:
+    """Open what should be a file, for `open(opener=...)`: a pipe of its name makes nobody wait.
+
+    Args:
+        path (str): Its path.
+        flags (int): As of `os.open`.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+    """
+    more = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+    fd = os.open(path, flags | sum(more))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "no regular file", path)
+    return fd
+
 
 if os.name == "nt":
 

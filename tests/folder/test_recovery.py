@@ -13,7 +13,7 @@ import pytest
 
 from folder_workers import get_one_then_wait, listed
 from persistq import ReadableFolderQueue, _processes
-from persistq._folder import names
+from persistq._folder import failing, names, together
 from processes import Nursery
 
 
@@ -48,6 +48,31 @@ def test_what_a_killed_consumer_had_claimed_comes_back(folder: Path, nursery: Nu
     assert queue.get(0) == queue.wip_filename(restored[0])
     alive.send("end")
     alive.result()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_with_a_name_of_ours_stops_nobody(folder: Path) -> None:
+    (folder / "a.tsv").write_text("a")
+    (folder / "bad.tsv.rejected").write_text("bad")
+    claimed = claimed_by(folder, 4711, "b", "0123456789")
+    for name in (
+        f"bad.tsv{names.REASON}",
+        f"{names.NOTE}a.tsv",
+        f"{names.NOTE}b.tsv",
+        names.lease_name(4711, "0123456789"),
+        together.name_of(names.wip_prefix(4711, "0123456789")),
+    ):
+        os.mkfifo(folder / name)
+    queue = ReadableFolderQueue(folder)
+    assert queue.reclaim_abandoned() == []
+    assert claimed.exists()  # of whom nothing is proved
+    queue.task_done(queue.get(0))
+    (failed,) = failing.list_failed(str(folder), ".tsv")
+    assert (failed.message, failed.reason) == ("bad.tsv", "")
+    for command in ("status", "failed"):
+        subprocess.run(
+            [sys.executable, "-m", "persistq", command, folder], timeout=20, capture_output=True
+        )
 
 
 def test_a_zombie_does_not_live(folder: Path) -> None:

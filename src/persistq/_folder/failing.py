@@ -174,7 +174,8 @@ def _read(place: str, path: str, name: str, extension: str, is_queue: bool) -> F
 
     reason, attempts, failed_at = "", 1, None
     try:
-        with open(_reason_path(place, name, extension, is_queue), "rb") as file:
+        reason_path = _reason_path(place, name, extension, is_queue)
+        with open(reason_path, "rb", opener=_fs.open_file) as file:
             lines = file.read(_LARGEST_BYTES).decode("utf-8", "surrogateescape").split("\n")
     except OSError:
         lines = []

@@ -63,7 +63,7 @@ def read(folder: str, name: str, file: str) -> Note | None:
     import json
 
     try:
-        with open(path_of(folder, name), "rb") as note:
+        with open(path_of(folder, name), "rb", opener=_fs.open_file) as note:
             said = json.loads(note.read(_LARGEST_BYTES))
         mark = _mark(file)
     except (OSError, ValueError):

@@ -98,7 +98,7 @@ def read(path: str) -> Intent | None:
     import json
 
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_fs.open_file) as file:
             said = json.loads(file.read(_LARGEST_BYTES))
         files = [(str(wip), str(name)) for wip, name in said["files"]]
         verb, directory, reason = said["verb"], said["directory"], said["reason"]
