@@ -97,6 +97,8 @@ class Stage:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Under nohup it would be told to ignore that, and `work` heeds it.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     def running(self) -> list[tuple[str, int]]:
