@@ -34,7 +34,7 @@ _OF_ONE_FILE = {errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno
 class Claiming(Finishing[Claim]):
     """The side of a consumer that claims: base of the queues that hand out."""
 
-    min_age: float = 0
+    min_age: float
 
     def _start_here(self) -> None:
         super()._start_here()

@@ -66,7 +66,7 @@ class ReadableFolderQueue(Claiming[Claim]):
     ) -> None:
         if not isinstance(min_age, (int, float)) or not 0 <= min_age < float("inf"):
             raise ValueError(f"min_age is {min_age!r}; expected milliseconds, 0 or more")
-        self.min_age = min_age
+        self.min_age: float = min_age
         self.forever = forever
         super().__init__(
             path, message_extension, task_done_directory, sorting_function, ignore_case=ignore_case
