@@ -136,7 +136,8 @@ class Limit(Exception):
 
 
 @pytest.mark.skipif(
-    sys.version_info < (3, 10), reason="3.9 may leave out the end of any with (bpo-29988)"
+    sys.version_info[:2] in ((3, 9), (3, 14)),
+    reason="this Python itself may leave out the end of a with (a bare lock stays taken, too)",
 )
 def test_a_handler_that_raises_anywhere_leaves_the_lock_to_others() -> None:
     def interrupt(*_: object) -> None:
