@@ -78,6 +78,7 @@ def test_what_is_reported_while_more_is_put_is_recorded_without_a_join(tmp_path:
     arrived = threading.Event()
     while not parent.progress().completed:
         arrived.wait(0.01)  # the test's own time limit ends this
+    assert (parent.progress().completed, parent.progress().outstanding) == (1, 0)
 
 
 def test_what_is_lost_with_its_worker_comes_again_and_is_set_aside_when_that_is_too_often(
