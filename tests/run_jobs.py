@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,9 @@ def terminate_a_child(message: str) -> None:
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     child = context.Process(target=_tell_and_sleep, args=(theirs,))
-    child.start()
+    with warnings.catch_warnings():  # a worker has threads, which Python 3.12 and later warn of
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
     assert ours.recv() == "here"
     child.terminate()
     child.join(10)

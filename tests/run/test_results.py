@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections import Counter
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -269,6 +270,9 @@ def test_a_message_that_breaks_the_pool_is_set_aside_without_its_neighbour(tmp_p
     summary = None
     while summary is None:
         with ProcessPoolExecutor(2) as executor, contextlib.suppress(PersistqError):
+            # A pool does not watch a worker that it starts while it waits for another one, until
+            # something comes, but for pools that fork. So let it have started both.
+            list(executor.map(time.sleep, [0.1, 0.1]))
             summary = run(
                 run_jobs.die_in_company, given, root=tmp_path / "p", workers=1, executor=executor
             )
