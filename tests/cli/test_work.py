@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from folder_workers import get_one_then_wait
 from persistq import ReadableFolderQueue, WritableFolderQueue
+from persistq._cli import main
 from persistq._folder.trying import TryingReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from processes import Nursery
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="'work' needs a POSIX system")
 
@@ -508,6 +512,23 @@ def test_what_another_has_died_with_is_done_before_the_end(
     for name in "acb":
         stage.let_end(name)
     assert stage.end() == (0, "")
+
+
+def test_what_another_dies_with_while_it_waits_is_done_too(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persistq._cli.work._RECLAIM_S", 0.05)
+    folder, by_hand = tmp_path / "q", tmp_path / "q" / "by-hand.done"
+    producer = fill(folder, "a.csv", "b.csv", close=False)
+    other = nursery.start(get_one_then_wait, ReadableFolderQueue(folder, "csv"))
+    assert other.receive().endswith("_a.wip")
+    # The queue ends only behind `a`, so nothing but its own looking brings that.
+    code = 'case $1 in b.csv) kill -9 $2;; *) : >"$3";; esac'
+    command = ["sh", "-c", code, "sh", "{name}", str(other.process.pid), str(by_hand)]
+    assert main(["work", str(folder), "--", *command]) == 0
+    assert by_hand.exists()
+    assert not list(folder.glob("*.wip"))
+    producer.close()
 
 
 def test_told_to_stop_at_any_moment_it_leaves_nothing_claimed(tmp_path: Path) -> None:

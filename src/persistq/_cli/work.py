@@ -43,6 +43,8 @@ _PLACE = re.compile(r"\{name\}|\{\}")
 _DEATHS = 5
 # Seconds that a command has to end after SIGTERM.
 _GRACE_S = 5.0
+# Seconds of waiting for a file before it is asked whether somebody has died with one.
+_RECLAIM_S = 60.0
 
 
 class _Interrupted(BaseException):
@@ -186,12 +188,23 @@ class _Stage:
 
     def _get(self) -> str | int | None:
         timeout_s = self._options.timeout
-        if timeout_s is not None:
-            timeout_s = max(timeout_s, self._due_s - time.monotonic())
+        now_s = time.monotonic()
+        end_s = float("inf") if timeout_s is None else max(now_s + timeout_s, self._due_s)
+        while True:
+            left_s = max(end_s - time.monotonic(), 0)
+            try:
+                return self._get_in(min(left_s, _RECLAIM_S))
+            except queue.Empty:
+                self._is_taking = False
+                if left_s <= _RECLAIM_S:
+                    raise
+            self._reclaim()
+
+    def _get_in(self, timeout_s: float) -> str | int | None:
         self._is_taking = True
         if self._stopping:  # asked behind the line above: from there on a signal interrupts
             return None
-        message: str | int = self._reader.get(None if timeout_s is None else timeout_s * 1000)
+        message: str | int = self._reader.get(timeout_s * 1000)
         self._is_taking = False
         return message
 
