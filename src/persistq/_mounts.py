@@ -55,46 +55,72 @@ def lock_domain(path: str, device: int) -> str:
     """
     if sys.platform != "linux":
         return "local"  # nothing tells, and a local disk is the rule
-    known = _lock_domains.get(device)
-    if known is None:
-        kind, options = _mount_of(path)
-        known = "local" if kind in _LOCAL else ""
-        if kind in ("nfs", "nfs4"):
-            local = re.search(r"local_lock=(\w+)", options)
-            if "nolock" not in options.split(",") and (local is None or local[1] == "none"):
-                known = "nfs"
-        _lock_domains[device] = known
-    return known
+    if device not in _lock_domains:
+        _kind_of(path, device)
+    return _lock_domains[device]
 
 
-def reports_every_change(path: str) -> bool:
+def reports_every_change(path: str, device: int) -> bool:
     """Tell whether the kernel sees every change of a folder: no other machine can make one.
 
     Args:
         path (str): Path of a folder.
+        device (int): The number of the device that it is on (`st_dev`).
 
     Returns:
         bool: False on a network or unknown file system, and outside Linux.
     """
-    return _mount_of(path)[0] in _LOCAL
+    return _kind_of(path, device) in _LOCAL
 
 
-def _mount_of(path: str) -> tuple[str, str]:
-    """Return the kind and the options of the mount that a path is on; empty where unknown."""
-    real = os.path.realpath(path)
-    found, kind, options = "", "", ""
+def _kind_of(path: str, device: int) -> str:
+    """Return the kind of file system, and note what that says of locks."""
+    kind, options = _mount_of(path, device)
+    domain = "local" if kind in _LOCAL else ""
+    if kind in ("nfs", "nfs4"):
+        local = re.search(r"local_lock=(\w+)", options)
+        if "nolock" not in options.split(",") and (local is None or local[1] == "none"):
+            domain = "nfs"
+    _lock_domains[device] = domain
+    return kind
+
+
+def _mount_of(path: str, device: int) -> tuple[str, str]:
+    """Return the kind of the file system that a path is on, and its options; empty where unknown.
+
+    All mounts of one device are one file system. Some give files a number that no mount has, as
+    btrfs does for each of its volumes; then it is the last mount above the path.
+    """
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                point = line.split(" ", 5)[4]
-                if "\\" in point:
-                    point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
-                inside = real == point or real.startswith(point.rstrip("/") + "/")
-                # Of mounts on one point, the last is the one that shows.
-                if inside and len(point) >= len(found):
-                    fields = line.split(" ")
-                    rest = fields[fields.index("-") + 1 :]
-                    found, kind, options = point, rest[0], rest[2].strip()
+        with open("/proc/self/mountinfo", "rb", buffering=0) as file:
+            data = file.readall()
+        number = b"%d:%d" % (os.major(device), os.minor(device))
+        # This line is sought first, since each first look at a folder comes here.
+        place = data.find(b" %b " % number)
+        while place >= 0:
+            line = data[data.rfind(b"\n", 0, place) + 1 : data.find(b"\n", place)]
+            if line.split(b" ", 3)[2] == number:
+                return _kind_and_options(line)
+            place = data.find(b" %b " % number, place + 1)
+        return _mount_above(os.fsencode(os.path.realpath(path)), data.splitlines())
     except (OSError, ValueError, IndexError):
         return "", ""
-    return kind, options
+
+
+def _kind_and_options(line: bytes) -> tuple[str, str]:
+    fields = os.fsdecode(line).split(" ")
+    rest = fields[fields.index("-") + 1 :]
+    return rest[0], rest[2].strip()
+
+
+def _mount_above(path: bytes, lines: list[bytes]) -> tuple[str, str]:
+    found, shown = b"", b""
+    for line in lines:
+        point = line.split(b" ", 5)[4]
+        if b"\\" in point:
+            point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), point)
+        inside = path == point or path.startswith(point.rstrip(b"/") + b"/")
+        # Of mounts on one point, the last is the one that shows.
+        if inside and len(point) >= len(found):
+            found, shown = point, line
+    return _kind_and_options(shown) if shown else ("", "")

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import time
 
+try:
+    import pwd
+except ImportError:  # Windows
+    pwd = None  # type: ignore[assignment]
+
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux, the same on each host
 _machine_fqdn: str | None = None
 
@@ -64,7 +69,7 @@ def machine_id() -> str:
 def start_ticks(pid: int) -> str:
     """Give when a process started, in ticks since the kernel did; empty where that is not told."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             # The second field is a name in parentheses that may hold anything.
             return file.read().rpartition(b")")[2].split()[19].decode()
     except (OSError, IndexError):
@@ -73,8 +78,8 @@ def start_ticks(pid: int) -> str:
 
 def _first_line(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return file.readline().decode("ascii", "replace").strip()
+        with open(path, "rb", buffering=0) as file:
+            return file.read(4096).partition(b"\n")[0].decode("ascii", "replace").strip()
     except OSError:
         return ""
 
@@ -86,12 +91,10 @@ def user_name() -> str:
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         if os.environ.get(variable):
             return os.environ[variable]
-    try:
-        import pwd
-
-        return pwd.getpwuid(os.getuid()).pw_name
-    except ImportError:
+    if pwd is None:
         return "unknown"
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"  # a container's, without a line in /etc/passwd
 
@@ -136,7 +139,7 @@ def program_of(pid: int) -> str:
 
 def _stat_of(pid: int) -> list[bytes]:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             # The second field is a name in parentheses that may hold anything.
             return file.read().rpartition(b")")[2].split()
     except OSError:
@@ -210,7 +213,7 @@ def process_start_s(pid: int) -> float | None:
     except PermissionError:
         pass  # it lives, as another user
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             # The second field is a name in parentheses that may hold anything.
             fields = file.read().rpartition(b")")[2].split()
         with open(f"/proc/{pid}/status", "rb") as file:

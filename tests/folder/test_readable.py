@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -66,6 +67,20 @@ def write(folder: Path, *names: str) -> None:
 def names_of(queue: ReadableFolderQueue, count: int) -> list[str]:
     taken = [queue.get(2000) for _ in range(count)]
     return [os.path.basename(queue.original_filename_from_wip(path)) for path in taken]
+
+
+def test_a_python_without_ctypes_lists_the_folder(folder: Path) -> None:
+    write(folder, "a.tsv", "b.tsv")
+    code = """
+import sys
+sys.modules["ctypes"] = None  # as if it could not be imported
+from persistq import ReadableFolderQueue
+queue = ReadableFolderQueue(sys.argv[1])
+for _ in range(2):
+    queue.task_done(queue.get(2000))
+"""
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=20)
+    assert os.listdir(folder) == []
 
 
 def test_get_renames_the_file_to_a_name_of_this_process(folder: Path) -> None:

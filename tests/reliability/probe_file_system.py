@@ -105,7 +105,7 @@ def main() -> int:
     options = parser.parse_args()
     here = ["sh", "-c"]
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        found: dict[str, object] = {"file system": _mount_of(folder)[0]}
+        found: dict[str, object] = {"file system": _mount_of(folder, os.stat(folder).st_dev)[0]}
         found.update(never_overwrites(folder))
         path = write(f"{folder}/lock")
         found["locks on this machine"] = locks(path, path, here)

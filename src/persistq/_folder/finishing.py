@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 
 from persistq._attempts import Attempt
 from persistq._folder import failing, names, notes
@@ -36,10 +35,6 @@ class Finishing(_FolderQueue, Generic[Claim]):
     def _start_here(self) -> None:
         super()._start_here()
         self._folder_prefix = self.path + os.sep
-        # A path as get() returns it, of any process: anything else takes the longer way.
-        self._is_wip = re.compile(
-            re.escape(self._folder_prefix) + r"\d{6,}_\d{10}_[^/\0]+\.wip", re.ASCII
-        ).fullmatch
         # The path that was claimed last, and is mostly done next; first, what no caller has.
         self._latest: object = object()
         # Names of messages of which something is written down, as far as this queue has looked.
@@ -62,7 +57,7 @@ class Finishing(_FolderQueue, Generic[Claim]):
             FileNotFoundError: There is a `task_done_directory`, and the claimed file is gone.
             OSError: The file system refuses; the file stays claimed then.
         """
-        if type(obj) is str and (obj is self._latest or self._is_wip(obj)):
+        if type(obj) is str and (obj is self._latest or self._is_path_of_wip(obj)):
             if self.task_done_directory is None and not self._noted:
                 # As below; most come this way.
                 try:
@@ -74,6 +69,11 @@ class Finishing(_FolderQueue, Generic[Claim]):
                 self._finish(obj)
             return
         self._for_all(self._resolve(obj), self._finish)
+
+    def _is_path_of_wip(self, text: str) -> bool:
+        # As get() returns it, of any process: anything else takes the longer way.
+        prefix = self._folder_prefix
+        return text.startswith(prefix) and names.parse_wip(text[len(prefix) :]) is not None
 
     def _for_all(self, paths: list[str], act: Any) -> None:
         """Do what can be done, and then raise what stopped the first that could not."""

@@ -392,7 +392,7 @@ class Verdicts:
         """Give the ten digits under which persistq 0.1 claims on this host."""
         if self._digits_here is None:
             # Several hosts may have a name that says nothing; on a disk of its own there is one.
-            alone = _fs.reports_every_change(self._folder)
+            alone = _fs.reports_every_change(self._folder, os.stat(self._folder).st_dev)
             namespace = _processes.pid_namespace()
             self._digits_here = frozenset(
                 names.host_digits(name, namespace)

@@ -68,7 +68,7 @@ class Ordered:
 
     def reconcile(self, found: set[str]) -> None:
         """Make these names, and no others, the files that wait."""
-        new = found - self._names
+        new = found - self._names if self._names else found
         if len(new) > min(1000, len(self._names)):
             # Sorting is cheaper than so many pushes; the others are kept, with their keys.
             keep = [*self._backlog, *self._arrived]

@@ -18,6 +18,12 @@ import threading
 import time
 from functools import cache
 
+try:
+    # Here and not where it is used: it takes longer than a first look at a folder.
+    import ctypes
+except ImportError:  # a Python that was built without it
+    ctypes = None  # type: ignore[assignment]
+
 from persistq import _fs
 from persistq._folder import names
 from persistq._folder.listing import Listing
@@ -84,10 +90,8 @@ class _Reports:
     def __init__(self, folder: str) -> None:
         self.fd = -1
         self._alarm: tuple[int, int] | None = None  # a pipe, once there are several threads
-        if sys.platform != "linux":
-            raise OSError(errno.ENOSYS, "only Linux has inotify")
-        import ctypes
-
+        if sys.platform != "linux" or ctypes is None:
+            raise OSError(errno.ENOSYS, "only Linux has inotify, and ctypes calls it")
         libc = ctypes.CDLL(None, use_errno=True)
         try:
             init, add = libc.inotify_init1, libc.inotify_add_watch
@@ -370,7 +374,7 @@ class Watch:
         if self._reports is None and not self._refused:
             try:
                 self._reports = _Reports(self.folder)
-                self._local = _fs.reports_every_change(self.folder)
+                self._local = _fs.reports_every_change(self.folder, status.st_dev)
                 self._watched = status
             except OSError as error:
                 if error.errno == errno.ENOENT:
