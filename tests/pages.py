@@ -32,10 +32,16 @@ class Answer:
 
 
 class Served:
-    """`persistq serve`, which does not outlive the `with` block."""
+    """`persistq serve`, which does not outlive the `with` block.
 
-    def __init__(self, *arguments: str | Path) -> None:
-        command = [*COMMAND, "serve", "--port", "0", *map(str, arguments)]
+    Args:
+        arguments (str | Path): Its arguments.
+        first (str): What its process does before all else, in Python.
+    """
+
+    def __init__(self, *arguments: str | Path, first: str = "pass") -> None:
+        code = f"{first}\nfrom persistq._cli import main\nraise SystemExit(main())"
+        command = [sys.executable, "-c", code, "serve", "--port", "0", *map(str, arguments)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
         assert self.process.stdout is not None

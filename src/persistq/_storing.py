@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def open_file(path: str, flags: int) -> int:
+def open_file(path: str | bytes, flags: int) -> int:
     """Open what should be a file, for `open(opener=...)`: a pipe of its name makes nobody wait.
 
     Args:
-        path (str): Its path.
+        path (str | bytes): Its path.
         flags (int): As of `os.open`.
 
     Raises:

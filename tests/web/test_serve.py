@@ -226,10 +226,11 @@ def test_nothing_but_reading_is_allowed_and_nothing_from_elsewhere(here: Served)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_at_once_with_status_0_whatever_hangs(number: int, tmp_path: Path) -> None:
-    folder = tmp_path / "pickup"
-    folder.mkdir()
-    os.mkfifo(folder / "orders_run.json")  # who opens it to read waits for ever
-    with Served(folder) as served, socket.create_connection(("127.0.0.1", served.port)):
+    code = "from persistq._web import looks; looks.look = lambda *_: __import__('time').sleep(60)"
+    with (
+        Served(tmp_path, first=code) as served,
+        socket.create_connection(("127.0.0.1", served.port)),
+    ):
         first = served.get("/status.json")
         assert (first.status, first.headers["Retry-After"]) == (503, "3")
         assert served.end(number) == (0, "")

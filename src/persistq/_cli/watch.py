@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from persistq import _survey
+from persistq import _fs, _survey
 from persistq._cli import look, show
 from persistq._cli.exits import FINE, QUEUE_FAILED
 from persistq._journal.run_state import RunState
@@ -71,7 +71,7 @@ class JournalView:
 
     def _lines(self, path: str) -> int:
         """Count lines, less what was withdrawn, reading only what is new."""
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_fs.open_file) as file:
             status = os.fstat(file.fileno())
             key = (status.st_dev, status.st_ino)
             place, count = self._files.get(key, (0, 0))

@@ -81,7 +81,7 @@ class LineReader:
         return data[:-1]
 
     def _open(self, path: bytes) -> int:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _fs.open_file(path, os.O_RDONLY)
         if len(self._files) >= OPEN_FILES:
             os.close(self._files.pop(next(iter(self._files))))
         self._files[path] = fd

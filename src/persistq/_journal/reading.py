@@ -11,6 +11,7 @@ import logging
 import os
 from collections import Counter
 
+from persistq import _fs
 from persistq._journal.codec import WITHDRAWN, line_key
 
 TYPE_CHECKING = False
@@ -153,7 +154,7 @@ class Reader:
         return Block(block[:end], self._fields_before, self.path)
 
     def _open(self) -> io.FileIO:
-        file = io.FileIO(self.path)
+        file = io.FileIO(self.path, opener=_fs.open_file)
         try:
             status = os.fstat(file.fileno())
             identity = (status.st_dev, status.st_ino)

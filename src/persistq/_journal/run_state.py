@@ -129,7 +129,7 @@ class RunState:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            with open(os.path.join(self.directory, name), "rb") as file:
+            with open(os.path.join(self.directory, name), "rb", opener=_fs.open_file) as file:
                 said = json.loads(file.read())
         except (OSError, ValueError):
             return {}

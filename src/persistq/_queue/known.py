@@ -38,11 +38,11 @@ class _Table:
     """The lines of a file, by their hash: open addressing, with places in the file as values."""
 
     def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._file = _fs.open_file(path, os.O_RDONLY)
         places = array("q")
         hashes = array("q")
         where = 0
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_fs.open_file) as file:
             for line in file:
                 if line.endswith(b"\n"):
                     places.append(where)

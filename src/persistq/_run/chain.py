@@ -156,7 +156,8 @@ class Job:
 
     def _read(self, folder: str) -> dict[str, Any]:
         try:
-            with open(os.path.join(folder, self._name), "rb") as file:
+            path = os.path.join(folder, self._name)
+            with open(path, "rb", opener=_fs.open_file) as file:
                 said = json.loads(file.read())
         except FileNotFoundError:
             return {}

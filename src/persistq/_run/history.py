@@ -73,7 +73,8 @@ class History:
             OSError: A file cannot be read.
         """
         try:
-            with open(os.path.join(self._kept, f"{name}.keys"), "rb") as file:
+            path = os.path.join(self._kept, f"{name}.keys")
+            with open(path, "rb", opener=_fs.open_file) as file:
                 while block := file.read(_BLOCK_BYTES):
                     for start in range(0, len(block), _DIGEST_BYTES):
                         yield int.from_bytes(block[start : start + _DIGEST_BYTES], "big")

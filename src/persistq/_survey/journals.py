@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from persistq import _fs
 from persistq._journal.run_state import RunState
 from persistq._survey.hand import ALIVE, DEAD, SHOWN, TRIES, InHand
 
@@ -145,7 +146,7 @@ def stamp(path: str, prefix: str) -> Hashable:
 
 def _count_lines(path: str) -> int:
     count = 0
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb", buffering=0, opener=_fs.open_file) as file:
         while block := file.read(1 << 16):
             count += block.count(b"\n")
     return count
