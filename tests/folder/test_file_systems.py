@@ -109,7 +109,7 @@ def test_a_look_for_which_a_server_stood_still_makes_nobody_blind(
         (tmp_path / "a.tsv").touch()
 
     monkeypatch.setattr(watch, "Listing", Listing)
-    monkeypatch.setattr(watch, "_Reports", no_reports)
+    monkeypatch.setattr(watch, "Reports", no_reports)
     putter = threading.Thread(target=put)
     putter.start()
     queue = ReadableFolderQueue(tmp_path, forever=True)

@@ -174,7 +174,7 @@ def test_a_folder_is_no_message_where_nothing_is_reported(
     def refuse(folder: str) -> None:
         raise OSError(24, "no more inotify instances")
 
-    monkeypatch.setattr(watch, "_Reports", refuse)
+    monkeypatch.setattr(watch, "Reports", refuse)
     monkeypatch.setattr(watch, "_LISTING_S", 3600.0)
     write(folder, "a.tsv", "b.tsv", "c.tsv")
     queue = ReadableFolderQueue(folder)

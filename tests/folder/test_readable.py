@@ -54,7 +54,7 @@ def refuse_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(folder: str) -> None:
         raise OSError(24, "no more inotify instances")
 
-    monkeypatch.setattr(watch, "_Reports", refuse)
+    monkeypatch.setattr(watch, "Reports", refuse)
 
 
 def write(folder: Path, *names: str) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 
 from persistq import _fs
-from persistq._folder.watch import _Reports
+from persistq._folder.reports import Reports
 from persistq._mounts import _mount_of
 
 REPORT_LIMIT_S = 1.0
@@ -82,7 +82,7 @@ def locks(path: str, seen_as: str, shell: list[str]) -> str:
 def reports(folder: str, seen_as: str, shell: list[str]) -> str:
     """Whether the kernel reports here what another process does there."""
     try:
-        watch = _Reports(folder)
+        watch = Reports(folder)
     except OSError as error:
         return said(error)
     try:

@@ -10,23 +10,15 @@ import errno
 import logging
 import os
 import re
-import select
 import stat
 import struct
-import sys
-import threading
 import time
 from functools import cache
-
-try:
-    # Here and not where it is used: it takes longer than a first look at a folder.
-    import ctypes
-except ImportError:  # a Python that was built without it
-    ctypes = None  # type: ignore[assignment]
 
 from persistq import _fs
 from persistq._folder import names
 from persistq._folder.listing import Listing
+from persistq._folder.reports import GONE, HEADER, IS_FOLDER, MOVED_TO, OVERFLOW, Reports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,17 +41,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("persistq")
 
-_HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, length of the name
 _name_length = struct.Struct("I").unpack_from
-_CREATE, _MOVED_TO, _DELETE_SELF, _MOVE_SELF = 0x100, 0x80, 0x400, 0x800
-_UNMOUNT, _OVERFLOW, _IGNORED, _IS_FOLDER = 0x2000, 0x4000, 0x8000, 0x40000000
-_ONLY_FOLDERS = 0x01000000
-_GONE = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
 _BUFFER_BYTES = 16 * 1024
 # Mostly there is a single short report, and reading into a small buffer costs a third less. Where
 # the longest report would still have fitted behind what was read, there are no more.
 _FIRST_BUFFER_BYTES = 400
-_LONGEST_BYTES = _HEADER.size + 256
+_LONGEST_BYTES = HEADER.size + 256
 
 # Seconds between full looks, and how many times its own cost a look must stay away: 50 times is
 # two percent of the time. The kernel reports everything on a local file system; on a network file
@@ -80,69 +67,8 @@ _SETTLED_NS = 2_000_000_000
 @cache
 def _claims() -> re.Pattern[bytes]:
     """Match a report of a claim: its header of 16 bytes, the name, and the padding."""
-    head = re.escape(struct.pack("iI", 1, _MOVED_TO))  # of the one watch that there is
+    head = re.escape(struct.pack("iI", 1, MOVED_TO))  # of the one watch that there is
     return re.compile(head + rb"(?s:.{8})(\d{6,}_\d{10}_)([^\0]+)\.wip\0+")
-
-
-class _Reports:
-    """An inotify descriptor on one folder; raises OSError where the system has or gives none."""
-
-    def __init__(self, folder: str) -> None:
-        self.fd = -1
-        self._alarm: tuple[int, int] | None = None  # a pipe, once there are several threads
-        if sys.platform != "linux" or ctypes is None:
-            raise OSError(errno.ENOSYS, "only Linux has inotify, and ctypes calls it")
-        libc = ctypes.CDLL(None, use_errno=True)
-        try:
-            init, add = libc.inotify_init1, libc.inotify_add_watch
-        except AttributeError as error:
-            raise OSError(errno.ENOSYS, "the C library has no inotify") from error
-        add.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
-        self.fd = init(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1")
-        mask = _CREATE | _MOVED_TO | _DELETE_SELF | _MOVE_SELF | _ONLY_FOLDERS
-        if add(self.fd, os.fsencode(folder), mask) < 0:
-            code = ctypes.get_errno()
-            self.close()
-            raise OSError(code, os.strerror(code), folder)
-        self._poll = select.poll()
-        self._poll.register(self.fd, select.POLLIN)
-
-    def wait(self, seconds: float) -> None:
-        """Sleep until there is a report, or another thread's `wake`, or for so many seconds."""
-        if self._alarm is None and threading.active_count() > 1:
-            self._alarm = os.pipe()
-            for fd in self._alarm:
-                os.set_blocking(fd, False)
-            self._poll.register(self._alarm[0], select.POLLIN)
-        # poll counts milliseconds, and a rest of half of one must not become a busy loop.
-        ready = self._poll.poll(max(1, int(seconds * 1000)))
-        alarm = self._alarm
-        if alarm is not None and any(fd == alarm[0] for fd, _ in ready):
-            try:
-                os.read(alarm[0], 4096)
-            except OSError:
-                pass  # disposed of by another thread meanwhile
-
-    def wake(self) -> None:
-        """End the `wait` of another thread."""
-        alarm = self._alarm
-        if alarm is not None:
-            try:
-                os.write(alarm[1], b"!")
-            except OSError:
-                pass  # there are plenty in it; or it has just been disposed of
-
-    def close(self) -> None:
-        """Give the descriptors back: a user has 128 of inotify."""
-        fds, self.fd, self._alarm = (self.fd, *(self._alarm or ())), -1, None
-        for fd in fds:
-            if fd >= 0:
-                os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
 
 
 class Watch:
@@ -194,7 +120,7 @@ class Watch:
         self._member = member
         self._prefix = member.prefix
         self._own = os.fsencode(member.prefix)
-        self._reports: _Reports | None = None
+        self._reports: Reports | None = None
         self._refused = False
         self._local = False
         # As long as all files here are of this queue's kinds, a claimed file that appears is a
@@ -271,18 +197,18 @@ class Watch:
             else:
                 only_claims = False
             while position < end:
-                _, mask, _, length = _HEADER.unpack_from(data, position)
-                start = position + _HEADER.size
+                _, mask, _, length = HEADER.unpack_from(data, position)
+                start = position + HEADER.size
                 position = start + length
-                if mask & (_OVERFLOW | _GONE):
-                    if mask & _GONE:
+                if mask & (OVERFLOW | GONE):
+                    if mask & GONE:
                         self._close_reports()
                     self.distrust()
                     if self._reports is None:
                         return False
                     continue
                 name = os.fsdecode(data[start:position].rstrip(b"\0"))
-                if mask & _IS_FOLDER:
+                if mask & IS_FOLDER:
                     index.discard(name)  # of a message that was removed it may take the name
                 elif name.endswith(names.WIP):
                     claimed = names.parse_wip(name)
@@ -373,7 +299,7 @@ class Watch:
         # Reports first: a file that comes during the listing is in the list or in a report.
         if self._reports is None and not self._refused:
             try:
-                self._reports = _Reports(self.folder)
+                self._reports = Reports(self.folder)
                 self._local = _fs.reports_every_change(self.folder, status.st_dev)
                 self._watched = status
             except OSError as error:
