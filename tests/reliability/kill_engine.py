@@ -20,13 +20,14 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from until_killed import jobs
 
 from dask_cluster import Cluster, environment
 from persistq import PersistqError, run
@@ -225,14 +226,7 @@ def main() -> int:
         *("--messages", str(options.messages), "--engine", options.engine),
         *["--deadly"] * options.deadly,
     ]
-    rng = random.Random(options.seed)
-    began_s = time.monotonic()
-    total: Counter[str] = Counter()
-    while sum(count for name, count in total.items() if name.endswith(" killed")) < options.kills:
-        with tempfile.TemporaryDirectory() as root:
-            total.update(one_job(root, options, rng))
-            total["jobs"] += 1
-    print(json.dumps({**total, "seconds": round(time.monotonic() - began_s, 1)}))
+    total = jobs(one_job, options)
     wrong = ("hangs", "lost", "not set aside", "wrongly set aside", "outstanding")
     if any(total[name] for name in wrong):
         return 1

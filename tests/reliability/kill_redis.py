@@ -19,13 +19,14 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs/examples"))
+
+from until_killed import jobs
 
 import persistq
 from persistq import PersistentQueue, PersistqError, pickup_dirs
@@ -183,14 +184,7 @@ def main() -> int:
         return call(options.run, options)
     if options.work:
         return work(options.work, options)
-    rng = random.Random(options.seed)
-    began_s = time.monotonic()
-    total: Counter[str] = Counter()
-    while sum(count for name, count in total.items() if name.endswith(" killed")) < options.kills:
-        with tempfile.TemporaryDirectory() as root:
-            total.update(one_job(root, options, rng))
-            total["jobs"] += 1
-    print(json.dumps({**total, "seconds": round(time.monotonic() - began_s, 1)}))
+    total = jobs(one_job, options)
     wrong = ("hangs", "lost", "not set aside", "wrongly set aside", "recorded twice")
     return 1 if any(total[name] for name in wrong) else 0
 

@@ -15,11 +15,11 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from until_killed import jobs
 
 from persistq import run
 
@@ -135,14 +135,7 @@ def main() -> int:
         *("--start-method", options.start_method),
         *["--results"] * options.results,
     ]
-    rng = random.Random(options.seed)
-    started_s = time.monotonic()
-    total: Counter[str] = Counter()
-    while total["kills"] < options.kills:
-        with tempfile.TemporaryDirectory() as root:
-            total.update(kill_and_call_again(root, options, rng))
-            total["jobs"] += 1
-    print(json.dumps({**total, "seconds": round(time.monotonic() - started_s, 1)}))
+    total = jobs(kill_and_call_again, options)
     wrong = ("hangs", "lost", "wrongly set aside", "not set aside", "outstanding")
     if any(total[name] for name in wrong):
         return 1

@@ -15,10 +15,11 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from persistq import (
     PersistentQueue,
@@ -28,6 +29,9 @@ from persistq import (
     pickup_dirs,
 )
 from persistq._journal import runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HANG_S = 60.0
 REFUSED, ELSEWHERE = 3, 4
@@ -282,6 +286,33 @@ def left_in(folder: str | None) -> set[str]:
 def add(total: dict[str, Any], figures: dict[str, Any]) -> None:
     for name, value in figures.items():
         total[name] = total.get(name, [] if isinstance(value, list) else 0) + value
+
+
+def main_of_rounds(
+    doc: str | None, of: str, one_round: Callable[[str, random.Random, Any], dict[str, Any]]
+) -> int:
+    """Do rounds of starts, as the command line says; print what came of them.
+
+    Args:
+        doc (str | None): What the program says of itself.
+        of (str): What there are waves of.
+        one_round ((root, rng, options) -> dict[str, Any]): Does one, and returns its figures.
+
+    Returns:
+        int: The program's exit status.
+    """
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=30, help="jobs (30)")
+    parser.add_argument("--waves", type=int, default=4, help=f"of {of} for each job (4)")
+    parser.add_argument("--start-method", default="fork", choices=["fork", "spawn", "forkserver"])
+    options = parser.parse_args()
+    rng, began_s = random.Random(options.seed), time.monotonic()
+    total: dict[str, Any] = {}
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as root:
+            add(total, one_round(root, rng, options))
+    return report(total, options.seed, began_s)
 
 
 def report(total: dict[str, Any], seed: int, began_s: float) -> int:

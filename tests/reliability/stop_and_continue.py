@@ -12,13 +12,12 @@ import os
 import random
 import signal
 import sys
-import tempfile
 import time
 from typing import Any
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from logged_job import Starts, add, judge, left_in, report
+from logged_job import Starts, judge, left_in, main_of_rounds
 
 
 def one_round(root: str, rng: random.Random, options: argparse.Namespace) -> dict[str, Any]:
@@ -61,20 +60,5 @@ def one_round(root: str, rng: random.Random, options: argparse.Namespace) -> dic
         starts.end()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=30, help="jobs (30)")
-    parser.add_argument("--waves", type=int, default=4, help="of restarts for each job (4)")
-    parser.add_argument("--start-method", default="fork", choices=["fork", "spawn", "forkserver"])
-    options = parser.parse_args()
-    rng, began_s = random.Random(options.seed), time.monotonic()
-    total: dict[str, Any] = {}
-    for _ in range(options.rounds):
-        with tempfile.TemporaryDirectory() as root:
-            add(total, one_round(root, rng, options))
-    return report(total, options.seed, began_s)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main_of_rounds(__doc__, "restarts", one_round))
