@@ -17,6 +17,15 @@ def listed(folder: Any) -> list[str]:
     return [name for name in os.listdir(folder) if not name.endswith(".lease")]
 
 
+def write(folder: Any, *wanted: str) -> None:
+    """Make messages, as `put` does: complete under another name first."""
+    staged = os.path.join(folder, ".staged")
+    for name in wanted:
+        with open(staged, "w") as file:
+            file.write(name)
+        os.rename(staged, os.path.join(folder, name))
+
+
 def last_letter(filename: str) -> str:
     return filename.rpartition(".")[0][-1]
 

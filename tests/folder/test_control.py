@@ -14,13 +14,6 @@ from folder_workers import listed
 from persistq import DONE, FAILED, ReadableFolderQueue, WritableFolderQueue
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "queue"
-    path.mkdir()
-    return path
-
-
 def outcome(folder: Path) -> object:
     try:
         return ReadableFolderQueue(folder).get(0)

@@ -16,6 +16,7 @@ from folder_workers import (
     listed,
     stem_after_dash,
     stem_before_dash,
+    write,
 )
 from persistq import (
     DONE,
@@ -26,19 +27,6 @@ from persistq import (
 )
 from persistq._folder import failing
 from processes import Nursery
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "queue"
-    path.mkdir()
-    return path
-
-
-def write(folder: Path, *wanted: str) -> None:
-    for name in wanted:
-        (folder / ".staged").write_text(name)
-        os.rename(folder / ".staged", folder / name)
 
 
 def groups(folder: Path, **options: object) -> ReadableGroupedFileFolderQueue:

@@ -12,23 +12,10 @@ from queue import Empty
 
 import pytest
 
-from folder_workers import consume_all, listed, stem_after_dash, stem_before_dash
+from folder_workers import consume_all, listed, stem_after_dash, stem_before_dash, write
 from persistq import DONE, FAILED, ReadableGroupedFileFolderQueue, WritableFolderQueue
 from persistq._folder.grouped import Groups
 from processes import Nursery
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "queue"
-    path.mkdir()
-    return path
-
-
-def write(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / f".{name}").write_text(name)
-        os.rename(folder / f".{name}", folder / name)
 
 
 def grouped(folder: Path, items: object = ("a", "b"), **more: object) -> object:

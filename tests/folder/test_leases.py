@@ -14,7 +14,7 @@ from queue import Empty
 
 import pytest
 
-from folder_workers import get_one_then_wait, listed, put_then_wait
+from folder_workers import get_one_then_wait, listed, put_then_wait, write
 from persistq import (
     DONE,
     FAILED,
@@ -29,19 +29,6 @@ from processes import Nursery, can_unshare
 needs_containers = pytest.mark.skipif(
     not can_unshare("-u", "-p", "-f", "--mount-proc"), reason="unshare cannot do this here"
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "queue"
-    path.mkdir()
-    return path
-
-
-def write(folder: Path, *wanted: str) -> None:
-    for name in wanted:
-        (folder / ".staged").write_text(name)
-        os.rename(folder / ".staged", folder / name)
 
 
 def leases(folder: Path) -> list[str]:

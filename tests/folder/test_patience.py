@@ -13,25 +13,12 @@ from typing import TypeVar
 
 import pytest
 
-from folder_workers import get_when_told, listed
+from folder_workers import get_when_told, listed, write
 from persistq import DONE, ReadableFolderQueue, WritableFolderQueue, _fs, _processes
 from persistq._folder import notes
 from processes import Nursery
 
 T = TypeVar("T")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "queue"
-    path.mkdir()
-    return path
-
-
-def write(folder: Path, *wanted: str) -> None:
-    for name in wanted:
-        (folder / ".staged").write_text(name)
-        os.rename(folder / ".staged", folder / name)
 
 
 def test_a_file_that_still_grows_is_not_handed_out(folder: Path) -> None:

@@ -32,13 +32,6 @@ from persistq._folder import watch
 from processes import Nursery
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "queue"
-    path.mkdir()
-    return path
-
-
 @pytest.mark.timeout(60)
 def test_each_file_goes_to_exactly_one_consumer(
     tmp_path: Path, folder: Path, nursery: Nursery

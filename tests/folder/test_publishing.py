@@ -13,7 +13,7 @@ from queue import Empty
 
 import pytest
 
-from folder_workers import listed, reclaim_when_told, release_when_told
+from folder_workers import listed, reclaim_when_told, release_when_told, write
 from persistq import DONE, ReadableFolderQueue, WritableFolderQueue, _fs
 from persistq._folder import names
 from processes import Nursery
@@ -21,19 +21,6 @@ from processes import Nursery
 needs_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to be several users"
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "queue"
-    path.mkdir()
-    return path
-
-
-def write(folder: Path, *wanted: str) -> None:
-    for name in wanted:
-        (folder / ".staged").write_text(name)
-        os.rename(folder / ".staged", folder / name)
 
 
 def as_user(uid: int, action: object) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from folder_workers import last_letter, listed
+from folder_workers import last_letter, listed, write
 from persistq import (
     DONE,
     FAILED,
@@ -33,13 +33,6 @@ from persistq._folder import watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "queue"
-    path.mkdir()
-    return path
 
 
 @pytest.fixture(params=["reports", "listing"])
@@ -55,13 +48,6 @@ def refuse_reports(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(24, "no more inotify instances")
 
     monkeypatch.setattr(watch, "Reports", refuse)
-
-
-def write(folder: Path, *names: str) -> None:
-    for name in names:
-        # As put does: complete under another name first.
-        (folder / ".staged").write_text(name)
-        os.rename(folder / ".staged", folder / name)
 
 
 def names_of(queue: ReadableFolderQueue, count: int) -> list[str]:

@@ -17,13 +17,6 @@ from persistq._folder import failing, names, together
 from processes import Nursery
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "queue"
-    path.mkdir()
-    return path
-
-
 def host() -> str:
     return names.host_digits(_processes.machine_fqdn(), _processes.pid_namespace())
 
