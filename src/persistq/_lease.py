@@ -250,7 +250,7 @@ def lock(path: str) -> int:
         lock is another's, or refused.
     """
     try:
-        fd = os.open(path, os.O_RDWR | _CLOEXEC)
+        fd = _fs.open_file(path, os.O_RDWR)
     except OSError:
         return -1
     try:
@@ -326,7 +326,7 @@ def add_note(path: str, text: str) -> None:
         text (str): One line.
     """
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | _CLOEXEC)
+        fd = _fs.open_file(path, os.O_WRONLY | os.O_APPEND)
     except OSError:
         return  # its process has ended well, and it is gone
     try:

@@ -345,10 +345,12 @@ def test_a_script_that_makes_itself_a_daemon_goes_on(tmp_path: Path) -> None:
     if __name__ == "__main__":
         q = PersistentQueue("jobs", "run", number_of_workers=2)
         q.put("before")
+        ended, held = os.pipe()
         if os.fork(): sys.exit(0)
         os.setsid()
         if os.fork(): os._exit(0)
-        time.sleep(0.5)  # until those before have ended
+        os.close(held)
+        os.read(ended, 1)  # nobody writes: it ends when those before have ended
         try:
             workers = [multiprocessing.Process(target=load, args=(q,)) for _ in range(2)]
             for worker in workers: worker.start()

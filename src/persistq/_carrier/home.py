@@ -193,7 +193,7 @@ def _remove_if_nobody_uses(path: str) -> None:
         home = os.lstat(path)
         if not stat.S_ISDIR(home.st_mode) or home.st_uid != os.getuid():
             return
-        fd = os.open(marker, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(marker, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return  # none, or not ours
     try:

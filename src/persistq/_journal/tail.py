@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import os
 
+from persistq import _fs
 from persistq._journal.codec import WITHDRAWN
 from persistq._journal.reading import Block
 
@@ -74,7 +75,7 @@ class Tail:
             status = os.stat(path)
             known = self._files.get((status.st_dev, status.st_ino))
             if known is None or known.stamp != (status.st_size, status.st_mtime_ns):
-                with io.FileIO(path) as file:
+                with io.FileIO(path, opener=_fs.open_file) as file:
                     yield from self._read(file, path)
 
     def count(self, path: str) -> int:
@@ -98,7 +99,7 @@ class Tail:
         if known is not None and known.stamp == (status.st_size, status.st_mtime_ns):
             return 0
         total = 0
-        with io.FileIO(path) as file:
+        with io.FileIO(path, opener=_fs.open_file) as file:
             for data, gone in self._new_lines(file, path):
                 total += data.count(b"\n")
                 if WITHDRAWN in data:
