@@ -256,9 +256,13 @@ def one_job(root: str, options: argparse.Namespace, rng: random.Random) -> dict[
     figures["repeated"] = sum(worked.values()) - len(worked)
     figures["semaphores left"] = sum(map(os.path.exists, names))
     leftovers = [path.name for path in last.iterdir() if is_leftover(path.name)]
-    if "killed at the end" in text:
-        # Of a worker that had done all its work, when nobody was left to settle its death.
-        leases = [name for name in leftovers if name.endswith(".lease")]
+    # Of a worker that had done all its work when nobody was left to settle its death; and of the
+    # run itself, if the kill met it behind its last word.
+    for is_left, lease in (
+        ("killed at the end" in text, r"\.jobs_(?!main_).*\.lease"),
+        (process.returncode == -signal.SIGKILL, r"\.jobs_main_.*\.lease"),
+    ):
+        leases = [name for name in leftovers if is_left and re.fullmatch(lease, name)]
         leftovers = [name for name in leftovers if name not in leases[:1]]
     if leftovers:
         os.write(2, f"left over: {leftovers}\n".encode())
