@@ -12,6 +12,7 @@ import pytest
 
 from folder_workers import listed
 from persistq import DONE, FAILED, ReadableFolderQueue, WritableFolderQueue
+from persistq._folder import control
 
 
 def outcome(folder: Path) -> object:
@@ -37,6 +38,14 @@ def test_the_originals_producers_are_honoured(folder: Path) -> None:
     assert outcome(folder) == "waits"
     original(folder, "done", "u2", pid="123")  # the same id, with fewer zeros
     assert outcome(folder) is DONE
+
+
+def test_a_control_file_that_is_gone_by_now_hides_none_behind_it(folder: Path) -> None:
+    original(folder, "helo", "u2")
+    gone, announced = "20250101_120000_000000__000001u1.helo", os.listdir(folder)[0]
+    producers = control.Producers(str(folder))
+    producers.look([gone, announced])
+    assert list(producers.open.values()) == [announced]
 
 
 def test_a_done_with_a_header_but_no_helo_is_a_producer_that_is_done(folder: Path) -> None:

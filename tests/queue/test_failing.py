@@ -107,6 +107,20 @@ def test_a_restart_passes_over_what_was_set_aside_as_often_as_that(tmp_path: Pat
     assert [q.get(False) for _ in range(q.qsize())] == ["good", "bad"]
 
 
+def test_of_equal_messages_that_are_set_aside_as_many_are_decided_as_are_named(
+    tmp_path: Path,
+) -> None:
+    q = start(tmp_path, "1")
+    q.put_many(["bad", "bad", "bad"])
+    for reason in ("first", "second", "third"):
+        q.task_failed(q.get(), reason)
+    assert q.requeue_failed_work(["bad"]) == 1
+    assert [work.reason for work in q.get_list_of_failed_work()] == ["second", "third"]
+    assert q.discard_failed_work(["bad", "bad"]) == 2
+    assert failed(q) == []
+    assert (q.get(False), q.qsize()) == ("bad", 0)
+
+
 def test_an_attempt_is_done_or_set_aside_and_the_loop_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
