@@ -75,7 +75,7 @@ def given_by(*commands: str, needs: dict[str, str] | None = None) -> pytest.Mark
 
 @pytest.mark.skipif(STRACE is None, reason="needs strace")
 @pytest.mark.timeout(120)
-@given_by("kill_at_each_call.py --quick --step=2")
+@given_by("kill_at_each_call.py --quick --step=3")
 def test_killed_at_each_call_nothing_is_lost(figures: Any) -> None:
     assert len(figures["variants"]) == 2
     assert all(v["kills"] > 15 and not v["wrong"] for v in figures["variants"])

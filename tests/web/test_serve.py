@@ -226,9 +226,12 @@ def test_nothing_but_reading_is_allowed_and_nothing_from_elsewhere(here: Served)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_at_once_with_status_0_whatever_hangs(number: int, tmp_path: Path) -> None:
-    code = "from persistq._web import looks; looks.look = lambda *_: __import__('time').sleep(60)"
+    hang = (
+        "import time; from persistq._web import looks; looks._PATIENCE_S = 0.1; "
+        "looks.look = lambda *_: time.sleep(60)"
+    )
     with (
-        Served(tmp_path, first=code) as served,
+        Served(tmp_path, first=hang) as served,
         socket.create_connection(("127.0.0.1", served.port)),
     ):
         first = served.get("/status.json")
