@@ -170,6 +170,23 @@ def carry_on_a_full_disk(talk: Any, current: str, previous: str) -> int:
     return error_number(lambda: PersistentQueue("jobs", current, previous, queue=queue.Queue()))
 
 
+def put_in_two_steps(talk: Any, q: PersistentQueue, step: str, messages: list[str]) -> None:
+    """Put, and wait between the record of what is put and its way to others."""
+    transport: Any = q._producer._transport
+    send = getattr(transport, step)
+
+    def wait_and_send(*args: Any) -> Any:
+        talk.send("recorded")
+        talk.recv()
+        return send(*args)
+
+    setattr(transport, step, wait_and_send)
+    if step == "put":
+        q.put(messages[0])
+    else:
+        q.put_many(messages)
+
+
 def take_and_hold(talk: Any, q: PersistentQueue, count: int) -> list[Any]:
     held = [q.get() for _ in range(count)]
     talk.send("holding")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import multiprocessing
@@ -613,6 +614,27 @@ def test_where_locks_are_refused_runs_are_restarted_all_the_same(
     assert nursery.start(workers.work, q).result() == ["b"]  # and "a" may be in a living hand
     again = PersistentQueue("jobs", tmp_path / "2", tmp_path / "1", queue=queue.Queue())
     assert again.requeue_unprocessed_work() == 1
+
+
+@pytest.mark.parametrize("step", ["put", "put_many"])
+def test_what_is_recorded_and_not_yet_on_its_way_is_not_taken_for_lost(
+    tmp_path: Path, nursery: Nursery, step: str
+) -> None:
+    q = PersistentQueue("jobs", tmp_path)
+    q.put("a")
+    putting = nursery.start(workers.put_in_two_steps, q, step, ["late"])
+    assert putting.receive() == "recorded"
+    nursery.start(workers.die_before_recording, q).join()
+    assert not q.join(0.5)  # as long as that one is at it, nobody knows what is lost
+    assert q.qsize() == 0
+    putting.send("go on")
+    putting.result()
+    done = []
+    while not q.join(0.2):
+        with contextlib.suppress(queue.Empty):
+            done.append(q.get(False))
+            q.task_done(done[-1])
+    assert done == ["late", "a"]
 
 
 def test_a_death_is_logged(
