@@ -135,6 +135,30 @@ def test_what_kills_its_workers_is_set_aside(folder: Path, nursery: Nursery) -> 
     assert queue.reclaim_abandoned(max_attempts=2) == [str(folder / "a.tsv")]
 
 
+def test_a_group_that_kills_its_workers_is_set_aside_whole_or_never(
+    folder: Path, nursery: Nursery
+) -> None:
+    write(folder, "x-a.tsv", "x-b.tsv")
+    queue = groups(folder)
+    both = [str(folder / "x-a.tsv"), str(folder / "x-b.tsv")]
+    for max_attempts, expected in ((None, both), (3, both), (3, [])):
+        child = nursery.start(get_one_then_wait, queue)
+        child.receive()
+        child.kill()
+        assert sorted(queue.reclaim_abandoned(max_attempts=max_attempts)) == expected
+    found = failing.list_failed(str(folder), ".tsv")
+    assert [(failed.message, failed.attempts) for failed in found] == [
+        ("x-a.tsv", 3),
+        ("x-b.tsv", 3),
+    ]
+
+
+def test_what_a_person_has_set_aside_counts_as_one_attempt(folder: Path) -> None:
+    (folder / "a.tsv.rejected").touch()
+    (failed,) = failing.list_failed(str(folder), ".tsv")
+    assert (failed.message, failed.reason, failed.attempts) == ("a.tsv", "", 1)
+
+
 def test_a_death_counts_once_however_many_reclaim(folder: Path, nursery: Nursery) -> None:
     write(folder, "a.tsv")
     queue = ReadableFolderQueue(folder)

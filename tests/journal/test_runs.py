@@ -288,6 +288,19 @@ def run_names(dirs: tuple[str, str | None]) -> tuple[str, str | None]:
     return os.path.basename(dirs[0]), dirs[1] and os.path.basename(dirs[1])
 
 
+def test_work_of_other_prefixes_is_warned_of_and_of_no_work_at_all_nothing_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    current, _ = pickup_dirs(tmp_path, "jobs")
+    assert caplog.text == ""
+    PersistentQueue("other", current).put("a")
+    pickup_dirs(tmp_path, "jobs")
+    assert f"pickup_dirs({str(tmp_path)!r}, 'jobs'): no earlier run holds journals of 'jobs'" in (
+        caplog.text
+    )
+    assert "some hold those of 'other'" in caplog.text
+
+
 def test_runs_are_numbered_and_the_last_one_with_work_is_the_previous(tmp_path: Path) -> None:
     root = tmp_path / "made" / "if missing"
     assert run_names(pickup_dirs(root, "jobs")) == ("run_000001", None)

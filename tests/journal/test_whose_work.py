@@ -16,6 +16,8 @@ import pytest
 import workers
 from journals import Journals
 from persistq import PersistentQueue, UpstreamFailureError
+from persistq._journal import decisions
+from persistq._journal.run_state import RunState
 from processes import can_unshare
 
 if TYPE_CHECKING:
@@ -95,6 +97,19 @@ def test_directories_in_turn_lose_nothing_and_repeat_nothing_for_many_nights(
         previous = current
         if night == 0 and len(names) == 1:
             previous = names[0]
+
+
+def test_where_the_work_went_is_named_also_when_that_is_gone(nights: Nights) -> None:
+    nights.run("first", None, ["a"])
+    nights.run("second", "first")
+    first = RunState(str(nights.root / "first"), "jobs")
+    assert decisions.is_elsewhere(first)
+    said = nights.error("third", "first")
+    assert f"was carried on by another run, in {str(nights.root / 'second')!r}, so" in said
+    shutil.rmtree(nights.root / "second")
+    assert not decisions.is_elsewhere(first)
+    said = nights.error("third", "first")
+    assert f"in {str(nights.root / 'second')!r} (which is gone), so" in said
 
 
 def test_a_directory_used_for_years_costs_no_more_than_a_new_one(nights: Nights) -> None:
