@@ -5,6 +5,7 @@ What a function has done is a file, or a line in one: that outlives every proces
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import multiprocessing
@@ -19,8 +20,14 @@ from typing import Any
 
 from persistq import run
 
+
+def _fault() -> None:
+    faulthandler.disable()  # which a fork has from its test, and which would say so at length
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 DEADLY = {
-    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "segfault": _fault,
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "exit": lambda: os._exit(3),
 }
