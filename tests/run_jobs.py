@@ -121,6 +121,12 @@ def strange_result(message: str) -> Any:
     return message
 
 
+def meet(own: str, other: str) -> None:
+    """Make a file, and wait for another one: two that meet are two processes."""
+    Path(own).touch()
+    wait_for(Path(other))
+
+
 def die_in_company(message: tuple[str, str]) -> None:
     """Die, or be the neighbour: which is at work at the first two deaths, and then for a while."""
     folder, name = message

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections import Counter
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -267,12 +266,14 @@ def test_what_a_pool_had_when_it_broke_has_met_a_death_also_where_the_next_submi
 
 def test_a_message_that_breaks_the_pool_is_set_aside_without_its_neighbour(tmp_path: Path) -> None:
     given = [(str(tmp_path), name) for name in ("neighbour", "deadly")]
-    summary = None
+    summary, pools = None, 0
     while summary is None:
         with ProcessPoolExecutor(2) as executor, contextlib.suppress(PersistqError):
             # A pool does not watch a worker that it starts while it waits for another one, until
             # something comes, but for pools that fork. So let it have started both.
-            list(executor.map(time.sleep, [0.1, 0.1]))
+            pools += 1
+            left, right = str(tmp_path / f"left {pools}"), str(tmp_path / f"right {pools}")
+            list(executor.map(run_jobs.meet, [left, right], [right, left]))
             summary = run(
                 run_jobs.die_in_company, given, root=tmp_path / "p", workers=1, executor=executor
             )
