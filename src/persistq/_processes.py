@@ -68,12 +68,8 @@ def machine_id() -> str:
 
 def start_ticks(pid: int) -> str:
     """Give when a process started, in ticks since the kernel did; empty where that is not told."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            # The second field is a name in parentheses that may hold anything.
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        return ""
+    fields = _stat_of(pid)
+    return fields[19].decode() if len(fields) > 19 else ""
 
 
 def _first_line(path: str) -> str:
