@@ -302,10 +302,14 @@ def put_and_stay_under_an_id(talk: Any, folder: str, pid: int) -> None:
 
 
 def die_before_acknowledging(talk: Any, q: PersistentQueue) -> None:
-    def die() -> None:
+    completed: Any = q._consumer.completed
+    append = completed.append
+
+    def append_and_die(data: bytes) -> None:
+        append(data)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    q._consumer._transport.task_done = die  # type: ignore[method-assign]
+    completed.append = append_and_die
     q.task_done(q.get())
 
 

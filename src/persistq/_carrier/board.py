@@ -133,6 +133,7 @@ class Board:
         self._end = end
         self._fd = end.fileno()
         self._head = memoryview(_map(self._fd, RECORD_BYTES, 0))
+        self.news = self._head.cast("?")[_NEWS : _NEWS + 1]
         look: Any = partial(partial, getitem, self._head.cast("?"))
         self.has_news = look(_NEWS)
         self.is_failed_told = look(_FAILED)

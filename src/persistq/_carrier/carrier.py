@@ -147,11 +147,10 @@ class Carrier(Sending):
         self._open_for_put = False
         self._join_cancelled = False
         self._read_fd = -1 if self._reader.closed else self._reader.fileno()
-        self._wait_fd = -1 if self._waiter is None or self._waiter.closed else self._waiter.fileno()
+        self.wait_fd = -1 if self._waiter is None or self._waiter.closed else self._waiter.fileno()
         self._write_fd = -1 if self._writer.closed else self._writer.fileno()
         self._count_up = self.tasks.add
         self._count_down = self.tasks.finish
-        self._count_taken = self.tasks.took
         if after_fork:
             self._leave_parent_behind()
         else:
@@ -234,10 +233,24 @@ class Carrier(Sending):
         """
         if self._closed:
             raise ValueError(f"Queue {self!r} is closed")
-        if block and timeout is None and self._wait_fd >= 0:
-            record = os.read(self._wait_fd, RECORD_BYTES)
+        if block and timeout is None and self.wait_fd >= 0:
+            record = os.read(self.wait_fd, RECORD_BYTES)
         else:
             record = read_in_time(self._read_fd, block, timeout)
+        return self.open_record(record)
+
+    def open_record(self, record: bytes) -> bytes | None:
+        """Return what `get_bytes` returns for a record that was read.
+
+        Args:
+            record (bytes): What one `read` of `wait_fd` has given.
+
+        Returns:
+            bytes | None: The message, or a notice; None for a wake-up.
+
+        Raises:
+            PersistqError: It is no record.
+        """
         try:
             data, mark = unpack(record)
         except _StructError:
@@ -245,7 +258,7 @@ class Carrier(Sending):
         if mark != MARK:
             raise out_of_step(record)
         if record[0] <= INLINE_BYTES:
-            self._count_taken()
+            self.tasks.took(None)
             if self._slots is not None:
                 # As soon as can be: a kill before this line costs a slot until it is missed.
                 self._slots.free()
@@ -255,7 +268,7 @@ class Carrier(Sending):
         notice = notice_in(record)
         if notice is not None:
             return notice
-        self._count_taken()
+        self.tasks.took(None)
         if self._slots is not None:
             self._slots.free()
         reference = reference_in(record)
@@ -319,10 +332,11 @@ class Carrier(Sending):
         if self._closed:
             return
         self._closed = True
+        self.wait_fd = -1  # so that who reads for himself asks get_bytes, which says it
         if self._open_for_put:
             self._open_for_put = False
             # A thread that is just putting must not write to whatever gets these numbers next.
-            self._read_fd = self._wait_fd = self._write_fd = -1
+            self._read_fd = self._write_fd = -1
             # Not closed where nothing was put, as a Queue: empty() stays a question.
             self._leave_parent_behind()
             also = (self._reader,) if self._waiter is None else (self._reader, self._waiter)

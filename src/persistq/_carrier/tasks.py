@@ -8,12 +8,13 @@ stores that a kill leaves whole; whoever wants to know adds them up.
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 
 from persistq._fs import watch_forks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from persistq._carrier.board import Board
 
 
@@ -24,7 +25,7 @@ class Tasks:
         board (Board): What the processes of the carrier share.
 
     Attributes:
-        took (() -> None): Says that this process has taken a message.
+        took ((None) -> None): Says that this process has taken a message.
     """
 
     def __init__(self, board: Board) -> None:
@@ -33,7 +34,7 @@ class Tasks:
         # One entry for each message that was taken here and not finished. A number would be shared
         # by threads, and lose what two of them change at once; these are one step each.
         self._unfinished_here: deque[None] = deque()
-        self.took = partial(self._unfinished_here.append, None)
+        self.took: Callable[[None], None] = self._unfinished_here.append
         watch_forks(self)
 
     def _after_fork(self) -> None:
@@ -57,15 +58,25 @@ class Tasks:
         # For each message that was taken here there is a task. Beyond that, as for who completes
         # what others took, all have to be asked.
         try:
+            numbers = self._local.numbers
+        except AttributeError:
+            numbers = self._board.numbers()
+        try:
             self._unfinished_here.pop()
         except IndexError:
             if self._board.unfinished() <= 0:
                 raise ValueError("task_done() called too many times") from None
-        try:
-            self._local.numbers[1] += 1
-        except AttributeError:
-            self._board.numbers()[1] += 1
+        numbers[1] += 1
+
+    def trust_the_taker(self) -> None:
+        """Keep no account of what is taken here: who takes does, and counts on the board."""
+        self.took = _forget
+        self._unfinished_here.clear()
 
     def none_left(self) -> bool:
         """Tell whether none is unfinished."""
         return self._board.unfinished() <= 0
+
+
+def _forget(_: None) -> None:
+    """Take no note."""

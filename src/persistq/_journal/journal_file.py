@@ -137,12 +137,22 @@ class JournalFile:
         """
         turn = self._turn
         if turn.first == get_ident():
-            was_busy = turn.is_busy
+            was_busy, file = turn.is_busy, None
             try:
                 turn.is_busy = True
                 if turn.is_alone or was_busy:
-                    self._append(data)
+                    # As in _append, without a call.
+                    file = self._file
+                    if file is None or self._is_damaged or file.closed:
+                        file = self._ready()
+                    written = file.write(data)
+                    if written != len(data):
+                        self._write_rest(file, data, written)
+                    self._size += len(data)
                     return
+            except BaseException:
+                self._undo(file)
+                raise
             finally:
                 turn.is_busy = was_busy
         with turn.lock:
@@ -150,26 +160,36 @@ class JournalFile:
             self._append(data)
 
     def _append(self, data: bytes) -> None:
-        file = self._file
-        if file is None or self._is_damaged or file.closed:
-            file = self._ready()
+        file = None
         try:
+            file = self._file
+            if file is None or self._is_damaged or file.closed:
+                file = self._ready()
             written = file.write(data)
-            if written != len(data) or self._fsync:
-                while written < len(data):
-                    # Short: the disk is about to be full, which the next write says with its
-                    # reason, or there is more than the system takes at once.
-                    written += file.write(memoryview(data)[written:])
-                if self._fsync:
-                    _fs.sync_file(file.fileno())
+            if written != len(data):
+                self._write_rest(file, data, written)
+            if self._fsync:
+                _fs.sync_file(file.fileno())
             self._size += len(data)
-        except BaseException:  # KeyboardInterrupt too: the caller is told that it failed
-            self._is_damaged = True
-            try:
-                self._cut_back(file)
-            except OSError as error:
-                logger.error("%s: cannot cut back a failed write: %s", self._path, error)
+        except BaseException:
+            self._undo(file)
             raise
+
+    def _write_rest(self, file: io.FileIO, data: bytes, written: int) -> None:
+        while written < len(data):
+            # Short: the disk is about to be full, which the next write says with its reason, or
+            # there is more than the system takes at once.
+            written += file.write(memoryview(data)[written:])
+
+    def _undo(self, file: io.FileIO | None) -> None:
+        """Cut off what was written for an append that failed; or that a signal has interrupted."""
+        if file is None:
+            return  # it could not be opened
+        self._is_damaged = True
+        try:
+            self._cut_back(file)
+        except OSError as error:
+            logger.error("%s: cannot cut back a failed write: %s", self._path, error)
 
     def append_in_place(self, lines: Sequence[bytes]) -> list[bytes]:
         """Append lines, and return where each of them is.

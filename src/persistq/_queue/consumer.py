@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from queue import Empty
+from time import monotonic
 
 from persistq import _fs, _reasons
 from persistq._journal import recovery
@@ -14,7 +15,7 @@ from persistq._journal.journal_file import JournalFile
 from persistq._journal.names import COMPLETED, STARTED, WORKER
 from persistq._journal.run_state import RunState
 from persistq._queue import orphans
-from persistq._queue.in_hand import Hand, InHand
+from persistq._queue.in_hand import FINISHED, Hand, InHand
 from persistq._queue.in_transit import living_in_transit
 from persistq._queue.lookout import Lookout
 from persistq._queue.reports import DONE as DONE_REPORT
@@ -63,6 +64,7 @@ class Consumer:
         failing: Failing | None,
     ) -> None:
         self._transport = transport
+        self._reports_back = transport.reports_back
         self._codec = codec
         self._membership = membership
         self._prefix = prefix
@@ -76,6 +78,7 @@ class Consumer:
             if record_started and not transport.reports_back:
                 # Not synced: after a power cut there is nobody to take over.
                 self._started = JournalFile(membership, STARTED, False)
+        self._records_only_ends = membership is not None and self._started is None
         self._begin()
         _fs.watch_forks(self)
 
@@ -83,6 +86,7 @@ class Consumer:
         self._lock = threading.RLock()
         self._taken_over: deque[bytes] = deque()
         self._ends_owed = 0  # DONEs that were met, and not yet handed out
+        self._has_adopted = False  # whether something of a dead worker was handed out here
         self.in_hand = InHand()
         self._lookout = Lookout(
             self._membership, self._transport, self._prefix, self.in_hand.is_anybody_taking
@@ -99,7 +103,7 @@ class Consumer:
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take a message, DONE or FAILED; timeout in seconds. See `PersistentQueue.get`."""
-        if self._taken_over or self._ends_owed:
+        if self._ends_owed:
             message = self._get_at_the_end()
             if message is not None:
                 return message[0]
@@ -117,19 +121,18 @@ class Consumer:
             is_stuck = False
             if hand.last is not None or self.in_hand.others:
                 is_stuck = flags[2] = block and timeout is None and orphans.is_alone()
-            hand.generation = flags[0] = hand.generation % 255 + 1
+            flags[0] = hand.next_generation()
             try:
                 # From here until it is recorded, what this thread may have taken is its own.
                 taken = self._transport.get(block, timeout)
                 if taken is not None and type(taken[0]) is not Sentinel:
-                    if self._keeps_lines:
-                        # Stopped for long, it may have woken up in a run that was carried on.
-                        if membership is not None and time.monotonic() >= membership.next_look_s:
-                            membership.check()
-                        if taken[1] is not None and hand.last is None and self._started is None:
-                            hand.last = taken  # as in _record, without a call
-                        else:
-                            self._record(hand, taken)
+                    # Stopped for long, it may have woken up in a run that was carried on.
+                    if membership is not None and monotonic() >= membership.next_look_s:
+                        membership.check()
+                    if self._records_only_ends and hand.last is None and taken[1] is not None:
+                        hand.last = taken  # as in _record, without a call
+                    elif self._keeps_lines:
+                        self._record(hand, taken)
                     return taken[0]
             except Empty:
                 self._lookout.look_around()
@@ -160,7 +163,9 @@ class Consumer:
                 self._membership.join(WORKER)
             self._lookout.begin()
             self.threads = {t for t in self.threads if t.is_alive()} | {threading.current_thread()}
-        self._local.hand = hand = self.in_hand.new_hand(self._transport.flags())
+            numbers = None if self._has_adopted else self._transport.numbers()
+            hand = self.in_hand.new_hand(self._transport.flags(), numbers)
+        self._local.hand = hand
         return hand
 
     def _record(self, hand: Hand, taken: tuple[Any, bytes | None]) -> None:
@@ -209,6 +214,9 @@ class Consumer:
                     hand = self._local.hand
                 except AttributeError:
                     hand = self._announce()
+                # What has died before it was on its way has no task: from now on that is asked.
+                self._has_adopted = True
+                self.in_hand.ask_the_carrier()
                 self.in_hand.take(hand, message, line)
                 return (message,)
         return None
@@ -276,30 +284,25 @@ class Consumer:
 
     def task_done(self, obj: Any) -> None:
         """Record that a message is done, and tell the queue. See `PersistentQueue.task_done`."""
-        if obj is DONE or obj is FAILED:
-            return
-        if self._transport.reports_back:
-            self._report(obj, DONE_REPORT)
-            return
-        if self.completed is None:
-            self._transport.task_done()
-            return
         try:
             hand = self._local.hand
             last = hand.last
-        except AttributeError:
+        except AttributeError:  # this thread has taken nothing
             last = None
-        if last is None or last[0] is not obj:
+        if last is None or last[0] is not obj or self._reports_back:
             self.task_done_many([obj])
             return
         # Killed before this: the work is done again by the next run. Behind it: it is not.
-        self.completed.append(last[1] + b"\n")
-        try:
-            self._transport.task_done()
-        except ValueError:
-            if not self._has_deaths():
-                self.completed.withdraw([last[1]])
-                raise
+        self.completed.append(last[1] + b"\n")  # type: ignore[union-attr]
+        if hand.numbers is not None:
+            hand.numbers[FINISHED] += 1
+        else:
+            try:
+                self._transport.task_done()
+            except ValueError:
+                if not self._has_deaths():
+                    self.completed.withdraw([last[1]])  # type: ignore[union-attr]
+                    raise
         hand.last = None
 
     def task_done_many(self, objs: Iterable[Any]) -> None:
@@ -351,6 +354,10 @@ class Consumer:
     ) -> None:
         """Tell the queue of messages whose end stands in a file; undo what it refuses."""
         for number, (obj, line) in enumerate(done):
+            numbers = None if self._has_adopted else self._transport.numbers()
+            if numbers is not None and self.in_hand.remove(obj, line):
+                numbers[FINISHED] += 1
+                continue
             try:
                 self._transport.task_done()
             except ValueError:
@@ -386,6 +393,8 @@ class Consumer:
                         break  # it stays said, however often it is asked
                     sentinels.append(taken[0])
                 else:
+                    if self._keeps_lines:
+                        self.in_hand.keep(taken[0], taken[1] or self._codec.encode(taken[0]))
                     self.task_done(taken[0])
         finally:
             for sentinel in sentinels:

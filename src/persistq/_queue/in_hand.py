@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 from persistq._journal.codec import line_key
@@ -10,22 +11,29 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# Of a hand's `numbers`.
+FINISHED = 1
+
 
 class Hand:
     """What one thread has taken last, if it has it still: the common case, and the fast one.
 
     Attributes:
         flags (Any): The bytes by which this thread tells others what it is just doing.
+        numbers (Any): What it counts its finished tasks in, None where only the carrier does. What
+            is in hand has a task, so that nobody has to be asked.
         last (tuple[Any, bytes] | None): A message and its journal line.
-        generation (int): The number that this thread takes messages by: another one each time.
+        next_generation (() -> int): Returns the number that this thread takes a message by, from 1
+            to 255: another one each time.
         thread (threading.Thread): Whose it is.
     """
 
-    __slots__ = ("flags", "generation", "last", "thread")
+    __slots__ = ("flags", "last", "next_generation", "numbers", "thread")
 
-    def __init__(self, flags: Any) -> None:
+    def __init__(self, flags: Any, numbers: Any) -> None:
         self.flags = flags
-        self.generation = 0
+        self.numbers = numbers
+        self.next_generation = itertools.cycle(range(1, 256)).__next__
         self.thread = threading.current_thread()
         self.last: tuple[Any, bytes] | None = None
 
@@ -45,9 +53,9 @@ class InHand:
         self._key_of: dict[int, bytes] = {}  # by the identity of what was handed out
         self.others = 0  # how many are in no thread's `last`
 
-    def new_hand(self, flags: Any) -> Hand:
+    def new_hand(self, flags: Any, numbers: Any = None) -> Hand:
         """Return what a thread keeps what it takes in."""
-        hand = Hand(flags)
+        hand = Hand(flags, numbers)
         with self._lock:
             # A new list, for those that look without the lock. Of threads that have ended, what
             # they had taken is still in hand.
@@ -70,10 +78,11 @@ class InHand:
             # Looked at under the lock: another thread may just have completed it.
             before = hand.last
             if before is not None:
-                self._keep(*before)
+                self.keep(*before)
             hand.last = (message, line)
 
-    def _keep(self, message: Any, line: bytes) -> None:
+    def keep(self, message: Any, line: bytes) -> None:
+        """Note a message that is in no thread's `last`."""
         key = line_key(line)
         with self._lock:
             self._by_key.setdefault(key, []).append((message, line))
@@ -103,8 +112,14 @@ class InHand:
         count = sum(last is not None and line_key(last[1]) == key for last in lasts)
         return count + len(self._by_key.get(key, ()))
 
-    def remove(self, message: Any, line: bytes) -> None:
-        """Note that a message is not in hand any more; nothing where it never was."""
+    def ask_the_carrier(self) -> None:
+        """Let no thread count what it finishes by itself any more."""
+        with self._lock:
+            for hand in self._hands:
+                hand.numbers = None
+
+    def remove(self, message: Any, line: bytes) -> bool:
+        """Note that a message is not in hand any more; return whether it was."""
         key = line_key(line)
         with self._lock:
             for same in (True, False):  # the object itself, before one that equals it
@@ -114,12 +129,13 @@ class InHand:
                         last[0] is message if same else line_key(last[1]) == key
                     ):
                         hand.last = None
-                        return
+                        return True
                 taken = self._by_key.get(key, [])
                 for index, (other, _) in enumerate(taken):
                     if other is message or not same:
                         self._drop(key, taken, index)
-                        return
+                        return True
+        return False
 
     def _drop(self, key: bytes, taken: list[tuple[Any, bytes]], index: int) -> None:
         gone, _ = taken.pop(index)

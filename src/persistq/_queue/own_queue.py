@@ -9,10 +9,13 @@ import logging
 import pickle
 import time
 from multiprocessing import util
+from os import read
 from queue import Empty, Full
+from struct import error as StructError
 
 from persistq._carrier.carrier import pickle_message
-from persistq._carrier.record import INLINE_BYTES
+from persistq._carrier.pipe import RECORD_BYTES
+from persistq._carrier.record import INLINE_BYTES, MARK, out_of_step, unpack
 from persistq._carrier.refusal import refused
 from persistq._journal.codec import Codec
 from persistq._journal.lines import LineReader
@@ -76,11 +79,14 @@ class OwnQueue:
         self._has_journal = has_journal
         self.line_mark = _LINE if is_plain and has_journal else None
         self.longest_inline: float = INLINE_BYTES - len(_LINE) if has_journal else float("inf")
-        self._looks_around = not is_worker()
         self._lines = LineReader()
         board = carrier.board
         # A call less for each message.
         self._has_news = board.has_news
+        self._news = board.news
+        self._count_taken = carrier.tasks.took
+        if has_journal:
+            carrier.tasks.trust_the_taker()
         self.put = carrier.put_bytes
         self.task_done = carrier.tasks.finish
         self._get_bytes = carrier.get_bytes
@@ -90,15 +96,25 @@ class OwnQueue:
         self.in_transit = board.in_transit
         self.tell_failed = board.tell_failed
         self.is_refusal = carrier.is_refusal
+        self._look_around(not is_worker())
+
+    def numbers(self) -> Any:
+        """Return what this thread has added and finished, of messages with journal lines."""
+        return self.carrier.board.numbers() if self._has_journal else None
+
+    def _look_around(self, does: bool) -> None:
+        self._looks_around = does
+        # Whether a `get` is one `read`, and nothing else is to be seen to.
+        self._is_quick = not does and not self.is_bounded
 
     def waker(self) -> Callable[[], None]:
         """Return what makes a waiting `get` return None."""
-        self._looks_around = False
+        self._look_around(False)
         return self.carrier.wake
 
     def look_around_yourself(self) -> None:
         """Let a waiting `get` return None from time to time."""
-        self._looks_around = True
+        self._look_around(True)
 
     # --- putting --------------------------------------------------------------------------
 
@@ -239,12 +255,30 @@ class OwnQueue:
         Raises:
             queue.Empty: Nothing came within the time.
         """
-        if self._has_news():
+        if self._news[0]:
             # Asked before the carrier is found empty, so all that stands before the end is taken.
             sentinel = self._sentinel_when_empty()
             if sentinel is not None:
                 return self._get_before(sentinel)
-        if timeout is None and self._looks_around and block:
+        wait_fd = self.carrier.wait_fd
+        if self._is_quick and block and timeout is None and wait_fd >= 0:
+            # As in Carrier.get_bytes, _unpack and Codec.decode, without a call.
+            record = read(wait_fd, RECORD_BYTES)
+            try:
+                data, mark = unpack(record)
+            except StructError:
+                raise out_of_step(record) from None
+            if mark == MARK and record[0] <= INLINE_BYTES and record[1] == _LINE_BYTE:
+                if not self._has_journal:
+                    self._count_taken(None)
+                line = data[1:]
+                try:
+                    text = line.decode()
+                except UnicodeDecodeError:
+                    return _decode(line), line
+                return (_decode(line) if "\t" in text or "\x10" in text else text), line
+            data = self.carrier.open_record(record)
+        elif timeout is None and self._looks_around and block:
             try:
                 data = self._get_bytes(True, _LOOK_AROUND_S)
             except Empty:
@@ -253,13 +287,6 @@ class OwnQueue:
             data = self._get_bytes(block, timeout)
         if data is None:
             return None
-        if data[0] == _LINE_BYTE:  # as in _unpack and Codec.decode, without a call
-            line = data[1:]
-            try:
-                text = line.decode()
-            except UnicodeDecodeError:
-                return _decode(line), line
-            return (_decode(line) if "\t" in text or "\x10" in text else text), line
         return self._unpack(data)
 
     def _get_before(self, sentinel: Sentinel) -> tuple[Any, bytes | None]:

@@ -198,6 +198,13 @@ if TYPE_CHECKING:
             waits for ever, with messages in hand and nobody to do them.
             """
 
+        def numbers(self) -> Any:
+            """Return two numbers of this thread: of tasks that it has added, and finished.
+
+            None where only the carrier counts; else whoever has a message in hand may count it as
+            finished in [1], in place of `task_done`.
+            """
+
         def in_transit(self) -> Mapping[str, InTransit] | None:
             """Return what each process is just doing; None where that cannot be seen."""
 
