@@ -290,7 +290,10 @@ class Consumer:
         except AttributeError:  # this thread has taken nothing
             last = None
         if last is None or last[0] is not obj or self._reports_back:
-            self.task_done_many([obj])
+            if self._keeps_lines or obj is DONE or obj is FAILED:
+                self.task_done_many([obj])
+            else:
+                self._transport.task_done()
             return
         # Killed before this: the work is done again by the next run. Behind it: it is not.
         self.completed.append(last[1] + b"\n")  # type: ignore[union-attr]
