@@ -64,11 +64,13 @@ _LONGEST_S = 1.5
 _SETTLED_NS = 2_000_000_000
 
 
+_MOVED = struct.pack("iI", 1, MOVED_TO)  # with the number of the one watch that there is
+
+
 @cache
 def _claims() -> re.Pattern[bytes]:
     """Match a report of a claim: its header of 16 bytes, the name, and the padding."""
-    head = re.escape(struct.pack("iI", 1, MOVED_TO))  # of the one watch that there is
-    return re.compile(head + rb"(?s:.{8})(\d{6,}_\d{10}_)([^\0]+)\.wip\0+")
+    return re.compile(re.escape(_MOVED) + rb"(?s:.{8})(\d{6,}_\d{10}_)([^\0]+)\.wip\0+")
 
 
 class Watch:
@@ -240,6 +242,8 @@ class Watch:
 
     def _take_claims(self, data: bytes) -> bool:
         """Apply reports that are all of claims, as where several consumers are at work."""
+        if not data.startswith(_MOVED):
+            return False  # as what a process reports of its own lease, before it needs the pattern
         parts = _claims().split(data)
         if self._strangers or self._ignore_case or any(parts[::3]):
             return False  # between the matches there is something else
