@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,7 +73,8 @@ def test_many_arrive_in_order_and_later_puts_behind_them(size: int) -> None:
     assert queue.qsize() == MANY + 301
     expected = [*source.messages, b"behind", *second.messages]
     assert [queue.get_bytes() for _ in expected] == expected
-    assert queue.qsize() == 0
+    while queue.qsize():  # the feeder forgets what it has written behind the write
+        time.sleep(0.001)
     assert finish(queue, len(expected))
 
 
