@@ -114,6 +114,8 @@ class Board:
 
     # Whether anything was posted: one look at memory, without a call in Python.
     has_news: Callable[[], bool]
+    # The same as its one item, without even a call.
+    news: memoryview[bool]
     # What each thread has of its own: `flags` and `numbers`, once it has asked for them. A forked
     # child has another one.
     local: threading.local

@@ -93,6 +93,8 @@ class Carrier(Sending):
 
     Attributes:
         board (Board): What its processes know of one another.
+        wait_fd (int): What gives the next record to who waits for one with `read`; -1 where
+            `get_bytes` has to be asked: the system has no such end, or this process has closed.
     """
 
     is_refusal = staticmethod(is_refusal)

@@ -16,7 +16,7 @@ from persistq._journal.names import COMPLETED, STARTED, WORKER
 from persistq._journal.run_state import RunState
 from persistq._queue import orphans
 from persistq._queue.in_hand import FINISHED, Hand, InHand
-from persistq._queue.in_transit import living_in_transit
+from persistq._queue.inheritance import Inheritance
 from persistq._queue.lookout import Lookout
 from persistq._queue.reports import DONE as DONE_REPORT
 from persistq._queue.reports import FAILED as FAILED_REPORT
@@ -78,6 +78,9 @@ class Consumer:
             if record_started and not transport.reports_back:
                 # Not synced: after a power cut there is nobody to take over.
                 self._started = JournalFile(membership, STARTED, False)
+        self._inheritance: Inheritance | None = None
+        if membership is not None and self._started is not None and failing is not None:
+            self._inheritance = Inheritance(transport, membership, prefix, self._started, failing)
         self._records_only_ends = membership is not None and self._started is None
         self._begin()
         _fs.watch_forks(self)
@@ -195,7 +198,8 @@ class Consumer:
                 message = self._next_taken_over()
                 if message is not None or not self._ends_owed:
                     return message
-                self._taken_over.extend(self._take_over())
+                if self._inheritance is not None:
+                    self._taken_over.extend(self._inheritance.take())
                 if not self._taken_over:
                     self._ends_owed -= 1
                     self.forget_started()
@@ -220,49 +224,6 @@ class Consumer:
                 self.in_hand.take(hand, message, line)
                 return (message,)
         return None
-
-    def _take_over(self) -> list[bytes]:
-        membership, started = self._membership, self._started
-        if started is None or membership is None or self._failing is None:
-            return []
-        try:
-            with _fs.folder_lock(membership.directory):
-                state = RunState(membership.directory, self._prefix)
-                if state.run != membership.run:
-                    return []
-                lines = self._failing.settle(state, self._begin_all)
-                lines += self._find_lost(membership)
-            return lines
-        except OSError as error:
-            logger.warning("cannot look for workers that died: %s", error)
-            return []
-
-    def _begin_all(self, lines: list[bytes]) -> None:
-        if not lines or self._started is None:
-            return
-        logger.warning(
-            "queue %r: %d messages taken over from workers that died", self._prefix, len(lines)
-        )
-        try:
-            self._started.append(b"".join([line + b"\n" for line in lines]))
-        except OSError as error:
-            logger.warning("cannot record what was taken over: %s", error)
-
-    def _find_lost(self, membership: Membership) -> list[bytes]:
-        """Look for what was lost with the dead, if nothing can be in a living hand unseen."""
-        transport = self._transport
-        state = RunState(membership.directory, self._prefix)
-        if not recovery.has_unchecked_deaths(state) or not transport.is_first_in_first_out:
-            return []
-        # The end is reached, so all was taken. Whoever is about to record what it took would make
-        # that look lost; then it is for the next who ends to ask.
-        transit = living_in_transit(transport, state, but=membership)
-        if transit is None or any(t.taking or t.sending or t.backlog for t in transit.values()):
-            return []
-        lines = list(recovery.lost(RunState(membership.directory, self._prefix)).elements())
-        self._begin_all(lines)
-        recovery.check_off(state)
-        return lines
 
     # --- completing -----------------------------------------------------------------------
 
@@ -297,8 +258,9 @@ class Consumer:
             return
         # Killed before this: the work is done again by the next run. Behind it: it is not.
         self.completed.append(last[1] + b"\n")  # type: ignore[union-attr]
-        if hand.numbers is not None:
-            hand.numbers[FINISHED] += 1
+        numbers = hand.numbers  # once: another thread may take it away
+        if numbers is not None:
+            numbers[FINISHED] += 1
         else:
             try:
                 self._transport.task_done()
