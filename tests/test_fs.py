@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from persistq import _forks, _fs, _mounts
+from persistq import _forks, _fs, _libc, _mounts
 
 
 class Counted:
@@ -97,6 +97,29 @@ def test_the_file_system_of_a_path_is_found_by_its_device_and_without_it() -> No
         assert found[0]
         # A number that no mount has, as of a volume of btrfs.
         assert _mounts._mount_of(path, os.makedev(0, 0)) == found
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mountinfo"), reason="no table of mounts here")
+def test_the_kernels_word_on_a_file_system_is_that_of_the_table_of_mounts(
+    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = []
+    for path in (os.fspath(tmp_path), "/dev/shm", "/proc/self", "/sys"):
+        device = os.stat(path).st_dev
+        magic, kind = _libc.file_system_magic(path), _mounts._mount_of(path, device)[0]
+        assert magic != 0
+        assert (magic in _mounts._LOCAL_MAGIC) == (kind in _mounts._LOCAL), (path, kind)
+        if kind in _mounts._LOCAL:
+            local.append((path, device))
+    assert _libc.file_system_magic(os.path.join(tmp_path, "gone")) == 0
+    assert local  # tmpfs, if nothing else
+
+    # Where it is loaded, nothing else is asked; and what it says counts for locks, too.
+    monkeypatch.setattr(_mounts, "_lock_domains", {})
+    monkeypatch.setattr(_mounts, "_mount_of", None)
+    for path, device in local:
+        assert _fs.reports_every_change(path, device)
+        assert _fs.lock_domain(path, device) == "local"
 
 
 @pytest.mark.parametrize("code", ["EPERM", "EACCES"])

@@ -112,19 +112,17 @@ def _find_kernel_rename(source: str, target: str) -> int:
 def _look_for_kernel_rename() -> Callable[[str, str], int]:
     if os.environ.get(NO_KERNEL_RENAME):
         return _no_kernel_rename
-    try:
-        import ctypes
+    from persistq import _libc
 
-        libc = ctypes.CDLL(None, use_errno=True)
-        if sys.platform == "linux":
-            rename, here, flag = libc.renameat2, -100, 1  # AT_FDCWD, RENAME_NOREPLACE
-        elif sys.platform == "darwin":
-            rename, here, flag = libc.renameatx_np, -2, 4  # AT_FDCWD, RENAME_EXCL
-        else:
-            return _no_kernel_rename
-    except (ImportError, OSError, AttributeError, TypeError):
+    if sys.platform == "linux":
+        rename, here, flag = _libc.function("renameat2"), -100, 1  # AT_FDCWD, RENAME_NOREPLACE
+    elif sys.platform == "darwin":
+        rename, here, flag = _libc.function("renameatx_np"), -2, 4  # AT_FDCWD, RENAME_EXCL
+    else:
         return _no_kernel_rename
-    get_errno = ctypes.get_errno
+    if rename is None:
+        return _no_kernel_rename
+    get_errno = _libc.get_errno
     encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
     # Without argtypes: small integers and bytes are what C wants here already, and each argument

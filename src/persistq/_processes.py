@@ -5,11 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-try:
-    import pwd
-except ImportError:  # Windows
-    pwd = None  # type: ignore[assignment]
-
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux, the same on each host
 _machine_fqdn: str | None = None
 
@@ -73,26 +68,42 @@ def start_ticks(pid: int) -> str:
 
 
 def _first_line(path: str) -> str:
+    return _start_of(path).partition(b"\n")[0].decode("ascii", "replace").strip()
+
+
+def _start_of(path: str) -> bytes:
+    """Read the first 4096 bytes of a file, with as little as can be; none where that is refused."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(4096).partition(b"\n")[0].decode("ascii", "replace").strip()
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            return os.read(fd, 4096)
+        finally:
+            os.close(fd)
     except OSError:
-        return ""
+        return b""
 
 
 def user_name() -> str:
-    """Give the name of the user, which os.getlogin() cannot without a terminal."""
-    # As getpass.getuser() does it, whose module loads all that reads a password: half of what a
-    # lease costs.
+    """Give the name of the user, as far as it is written down here.
+
+    That is in the environment or in /etc/passwd. The `pwd` module might ask a directory server,
+    and one that does not answer would hold up whoever gets his first message.
+    """
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         if os.environ.get(variable):
             return os.environ[variable]
-    if pwd is None:
+    if not hasattr(os, "getuid"):
         return "unknown"
+    number = b"%d" % os.getuid()
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"  # a container's, without a line in /etc/passwd
+        with open("/etc/passwd", "rb", buffering=0) as file:
+            for line in file.read().split(b"\n"):
+                fields = line.split(b":", 3)
+                if len(fields) > 2 and fields[2] == number:
+                    return os.fsdecode(fields[0])
+    except OSError:
+        pass
+    return f"uid {os.getuid()}"
 
 
 def pid_namespace() -> str:
@@ -134,12 +145,8 @@ def program_of(pid: int) -> str:
 
 
 def _stat_of(pid: int) -> list[bytes]:
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            # The second field is a name in parentheses that may hold anything.
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return []
+    # The second field is a name in parentheses that may hold anything.
+    return _start_of(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
 def time_namespace() -> str:

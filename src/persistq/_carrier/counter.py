@@ -33,18 +33,16 @@ def _find_eventfd() -> Callable[[int, int], int] | None:
     """Return what opens an eventfd, None where there is none."""
     found: Callable[[int, int], int] | None = getattr(os, "eventfd", None)
     if found is None and sys.platform == "linux":  # Python 3.9
-        import ctypes
+        from persistq import _libc
 
-        try:
-            call = ctypes.CDLL(None, use_errno=True).eventfd
-        except (OSError, AttributeError):
+        call = _libc.function("eventfd")
+        if call is None:
             return None
 
         def found(value: int, flags: int) -> int:
-            fd = int(call(value, flags))
+            fd = call(value, flags)
             if fd < 0:
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code))
+                raise _libc.failure()
             return fd
 
     if found is not None:

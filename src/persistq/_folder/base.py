@@ -88,7 +88,7 @@ class _FolderQueue:
         self.ignore_case: bool = bool(ignore_case)
         if sync:
             _fs.make_folders(self.path)
-        else:
+        elif not os.path.isdir(self.path):  # mostly it is there, and to ask is quicker
             os.makedirs(self.path, exist_ok=True)
         self.task_done_directory: str | None = self._other_folder(
             "task_done_directory", task_done_directory

@@ -9,17 +9,16 @@ import struct
 import sys
 import threading
 
-try:
-    # Here and not where it is used: it takes longer than a first look at a folder.
-    import ctypes
-except ImportError:  # a Python that was built without it
-    ctypes = None  # type: ignore[assignment]
+# Loaded here and not where it is used: that takes longer than a first look at a folder.
+from persistq import _libc
 
 HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, length of the name
 _CREATE, MOVED_TO, _DELETE_SELF, _MOVE_SELF = 0x100, 0x80, 0x400, 0x800
 _UNMOUNT, OVERFLOW, _IGNORED, IS_FOLDER = 0x2000, 0x4000, 0x8000, 0x40000000
 _ONLY_FOLDERS = 0x01000000
 GONE = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
+
+_init, _add = _libc.function("inotify_init1"), _libc.function("inotify_add_watch")
 
 
 class Reports:
@@ -38,22 +37,16 @@ class Reports:
     def __init__(self, folder: str) -> None:
         self.fd = -1
         self._alarm: tuple[int, int] | None = None  # a pipe, once there are several threads
-        if sys.platform != "linux" or ctypes is None:
+        if sys.platform != "linux" or _init is None or _add is None:
             raise OSError(errno.ENOSYS, "only Linux has inotify, and ctypes calls it")
-        libc = ctypes.CDLL(None, use_errno=True)
-        try:
-            init, add = libc.inotify_init1, libc.inotify_add_watch
-        except AttributeError as error:
-            raise OSError(errno.ENOSYS, "the C library has no inotify") from error
-        add.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
-        self.fd = init(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.fd = _init(os.O_NONBLOCK | os.O_CLOEXEC)
         if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1")
+            raise _libc.failure()
         mask = _CREATE | MOVED_TO | _DELETE_SELF | _MOVE_SELF | _ONLY_FOLDERS
-        if add(self.fd, os.fsencode(folder), mask) < 0:
-            code = ctypes.get_errno()
+        if _add(self.fd, os.fsencode(folder), mask) < 0:
+            failure = _libc.failure(folder)
             self.close()
-            raise OSError(code, os.strerror(code), folder)
+            raise failure
         self._poll = select.poll()
         self._poll.register(self.fd, select.POLLIN)
 
