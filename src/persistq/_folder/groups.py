@@ -66,12 +66,13 @@ class Groups:
         if group and len(group) == len(self._items):
             heappush(self._complete, _first_of(group))
 
-    def reconcile(self, found: set[str]) -> None:
+    def reconcile(self, found: list[str]) -> None:
         """Make these names, and no others, the files that wait."""
-        self._ignored &= found
-        for name in self._places.keys() - found:
+        present = set(found)
+        self._ignored &= present
+        for name in self._places.keys() - present:
             self.discard(name)
-        for name in found - self._places.keys():
+        for name in present - self._places.keys():
             self.add(name)
 
     def first(self) -> list[str] | None:

@@ -16,7 +16,7 @@ class Listing:
         ignore_case (bool): Whether the extension counts in other letters, too.
 
     Attributes:
-        messages (set[str]): Names of messages that wait.
+        messages (list[str]): Names of messages that wait.
         odd (dict[str, str]): Names that end like a message's, and why they are none: a folder, a
             link to nothing, one that may not be followed.
         claims (list[str]): Names that end like those of claimed files.
@@ -33,7 +33,6 @@ class Listing:
     """
 
     def __init__(self, folder: str, extension: str, ignore_case: bool = False) -> None:
-        self.messages: set[str] = set()
         self.odd: dict[str, str] = {}
         self.claims: list[str] = []
         self.controls: set[str] = set()
@@ -43,31 +42,33 @@ class Listing:
         self.notes: set[str] = set()
         self.intents: set[str] = set()
         self.temporaries: list[str] = []
-        found = self.messages
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith("."):
-                    self.hidden(name)
-                elif name.endswith(extension) or (
-                    ignore_case and names.is_message(name, extension, True)
-                ):
-                    try:
-                        if entry.is_file():
-                            found.add(name)
-                        else:
-                            self.odd[name] = _what(entry)
-                    except OSError as error:
-                        # A link in a circle, or into a folder that this user may not enter.
-                        self.odd[name] = error.strerror or str(error)
-                elif name.endswith(names.WIP):
-                    self.claims.append(name)
-                elif name.endswith(names.CONTROL):
-                    self.controls.add(name)
-                elif name.endswith(names.REJECTED):
-                    self.rejected.append(name)
-                else:
-                    self.others += 1
+        self.messages, others = _plain_files(folder, extension)
+        for entry in others:
+            if self._is_message(entry, extension, ignore_case):
+                self.messages.append(entry.name)
+
+    def _is_message(self, entry: os.DirEntry[str], extension: str, ignore_case: bool) -> bool:
+        """Take up what may be of any kind but a message's; tell whether it is one all the same."""
+        name = entry.name
+        if name.startswith("."):
+            self.hidden(name)
+        elif name.endswith(extension) or (ignore_case and names.is_message(name, extension, True)):
+            try:
+                if entry.is_file():
+                    return True
+                self.odd[name] = _what(entry)
+            except OSError as error:
+                # A link in a circle, or into a folder that this user may not enter.
+                self.odd[name] = error.strerror or str(error)
+        elif name.endswith(names.WIP):
+            self.claims.append(name)
+        elif name.endswith(names.CONTROL):
+            self.controls.add(name)
+        elif name.endswith(names.REJECTED):
+            self.rejected.append(name)
+        else:
+            self.others += 1
+        return False
 
     def hidden(self, name: str) -> None:
         """Take up a file that no user sees: of ours, or of nobody's."""
@@ -86,6 +87,32 @@ class Listing:
     def dangling(self) -> bool:
         """Whether there are links whose target may come, or what may become a message."""
         return bool(self.odd)
+
+
+def _plain_files(folder: str, extension: str) -> tuple[list[str], list[os.DirEntry[str]]]:
+    """List a folder: the names of plain files with an extension, and all that is not, or hidden.
+
+    Mostly nearly all are of the first kind, and there may be millions.
+    """
+    others: list[os.DirEntry[str]] = []
+    other = others.append
+    try:
+        with os.scandir(folder) as entries:
+            found = [
+                name
+                for entry in entries
+                if (
+                    (name := entry.name).endswith(extension)
+                    and entry.is_file(follow_symlinks=False)
+                    and name[0] != "."
+                )
+                or other(entry)
+            ]
+    except OSError:
+        # Where listings do not tell kinds, it may be one file of which nothing can be learnt.
+        with os.scandir(folder) as entries:
+            return [], [*entries]
+    return found, others
 
 
 def _what(entry: os.DirEntry[str]) -> str:

@@ -66,22 +66,23 @@ class Ordered:
         """Forget a file that is gone."""
         self._names.discard(name)
 
-    def reconcile(self, found: set[str]) -> None:
-        """Make these names, and no others, the files that wait."""
-        new = found - self._names if self._names else found
+    def reconcile(self, found: list[str]) -> None:
+        """Make these names, and no others, the files that wait; the list belongs to this then."""
+        present = set(found)
+        new = present - self._names if self._names else present
         if len(new) > min(1000, len(self._names)):
-            # Sorting is cheaper than so many pushes; the others are kept, with their keys.
-            keep = [*self._backlog, *self._arrived]
-            if self._key is not None:
-                entries = {entry[-1]: entry for entry in keep}
-                self._backlog = [entries.get(name) or self._entry(name) for name in found]
+            # Sorting is cheaper than so many pushes; the others are kept, with their keys. The
+            # list and not the set is sorted: its names lie in memory one behind the other.
+            if self._key is None:
+                self._backlog = found
             else:
-                self._backlog = list(found)
+                entries = {entry[-1]: entry for entry in (*self._backlog, *self._arrived)}
+                self._backlog = [entries.get(name) or self._entry(name) for name in found]
             self._backlog.sort(reverse=True)
             self._arrived = []
-            self._names = found
+            self._names = present
         else:
-            self._names &= found
+            self._names &= present
             for name in new:
                 self.add(name)
 

@@ -400,6 +400,6 @@ def _clear_notes(folder: str, listing: Listing, extension: str) -> None:
     known = {
         names.original_name(stem, extension, ignore) for stem in stems for ignore in (False, True)
     }
-    for name in listing.notes - listing.messages - known:
+    for name in listing.notes.difference(listing.messages, known):
         if names.is_message(name, extension) and not os.path.lexists(os.path.join(folder, name)):
             notes.forget(folder, name)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         def discard(self, name: str) -> None:
             """Forget a file that is gone."""
 
-        def reconcile(self, found: set[str]) -> None:
+        def reconcile(self, found: list[str]) -> None:
             """Make these names, and no others, the files that wait."""
 
 
