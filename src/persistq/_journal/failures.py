@@ -11,7 +11,6 @@ of a number and the message's line, which are added up: below zero where its att
 
 from __future__ import annotations
 
-import datetime
 import logging
 from collections import Counter
 
@@ -22,6 +21,7 @@ from persistq._journal.reading import lines_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Collection, Iterable
     from typing import Any, ClassVar
 
@@ -86,6 +86,8 @@ class FailedLine:
 
     def work(self, codec: Codec) -> FailedWork[Any]:
         """Return it as a user is to see it."""
+        import datetime
+
         when, attempts, reason = (field.decode("utf-8", "replace") for field in self._fields)
         try:
             message = codec.decode(self.line)
@@ -117,6 +119,8 @@ def failed_line(line: bytes, attempts: int, reason: str | BaseException) -> byte
     Raises:
         TypeError: The reason is neither.
     """
+    import datetime
+
     # Read by a person only: nothing is decided by this clock.
     when = datetime.datetime.now(datetime.timezone.utc).strftime(_TIME)
     why = _reasons.describe(reason).encode("utf-8", "surrogateescape")

@@ -12,8 +12,6 @@ from persistq._queue import orphans
 from persistq._run import sending
 from persistq._run.chain import Job
 from persistq._run.direct import MAXSIZE, Direct
-from persistq._run.history import History
-from persistq._run.passing_over import PassingOver
 from persistq._run.progress_line import ProgressLine
 from persistq._run.stopping import Signals, Terminated
 from persistq._run.summary import Summary
@@ -234,6 +232,10 @@ class _Call:
         requeued, has_ended = 0, False
         try:
             line = ProgressLine(self._prefix, progress, self._queue.progress, self._still_to_come)
+            # They load hashlib, for which who runs nothing need not wait.
+            from persistq._run.history import History
+            from persistq._run.passing_over import PassingOver
+
             passing = PassingOver(job, once)
             History(job.home, job.prefix).tidy(keep_runs, job.current)
             self._mode = self._make_mode(job.current, line)
