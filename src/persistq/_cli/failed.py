@@ -36,14 +36,16 @@ class _FolderPlace:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.path: str = options.path
-        self.extension = _survey.extension_of(options.path, options.extension)
+        self.extension, self.ignore_case = _survey.ending_of(
+            options.path, options.extension, options.ignore_case
+        )
         self.directory: str | None = options.failed_dir
 
     def files(self) -> list[FailedFile]:
         """List what was set aside."""
         from persistq._folder import failing
 
-        return failing.list_failed(self.path, self.extension, self.directory)
+        return failing.list_failed(self.path, self.extension, self.directory, self.ignore_case)
 
 
 def _places(options: argparse.Namespace) -> tuple[list[RunState], _FolderPlace | None]:
@@ -59,7 +61,10 @@ def _places(options: argparse.Namespace) -> tuple[list[RunState], _FolderPlace |
     folder = _FolderPlace(options)
     is_queue = options.failed_dir is not None or bool(folder.files())
     if not is_queue and not has_journals:
-        is_queue = _survey.FolderSurvey(options.path, folder.extension).is_queue
+        survey = _survey.FolderSurvey(
+            options.path, folder.extension, ignore_case=folder.ignore_case
+        )
+        is_queue = survey.is_queue
         if not is_queue:
             raise ValueError(
                 f"{options.path} holds neither journals nor a folder queue; expected a pickup "
@@ -169,7 +174,9 @@ def retry(options: argparse.Namespace) -> int:
     if folder is not None:
         meant = patterns.choose_files(folder.files())
         names = {file.message for file in meant}
-        restored = failing.retry_failed(folder.path, folder.extension, folder.directory, names)
+        restored = failing.retry_failed(
+            folder.path, folder.extension, folder.directory, names, folder.ignore_case
+        )
         files = len(restored)
         waiting = Counter(map(os.path.basename, restored))
         for file in meant:
@@ -212,7 +219,9 @@ def discard(options: argparse.Namespace) -> int:
     count, other = _decide_each(places, patterns, asked, "given up", begin_anew=False)
     status = max(status, other)
     if folder is not None and names:
-        for name in failing.discard_failed(folder.path, folder.extension, folder.directory, names):
+        for name in failing.discard_failed(
+            folder.path, folder.extension, folder.directory, names, folder.ignore_case
+        ):
             show.say(f"given up: {show.safe(name)}")
             count += 1
     if count or status == FINE:

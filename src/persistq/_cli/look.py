@@ -24,8 +24,8 @@ def folder_options(options: argparse.Namespace) -> dict[str, Any]:
     """Give what a survey of a folder queue takes, from the command's options.
 
     Args:
-        options (argparse.Namespace): With `extension`, `done_dir`, `failed_dir`, `items` and
-            `group`.
+        options (argparse.Namespace): With `extension`, `ignore_case`, `done_dir`, `failed_dir`,
+            `items` and `group`.
 
     Raises:
         ValueError: The pattern of groups is none.
@@ -34,6 +34,7 @@ def folder_options(options: argparse.Namespace) -> dict[str, Any]:
 
     given: dict[str, Any] = {
         "extension": None if options.extension is None else dotted(options.extension),
+        "ignore_case": options.ignore_case,
         "done_folder": options.done_dir,
         "failed_folder": options.failed_dir,
     }

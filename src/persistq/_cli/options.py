@@ -68,6 +68,11 @@ def extension(command: argparse.ArgumentParser) -> None:
         metavar="EXT",
         help="how the names of messages end (default: as those who use the folder say, or .tsv)",
     )
+    command.add_argument(
+        "--ignore-case",
+        action="store_true",
+        help="take A.TSV for a message, too, where they end with .tsv (default: as those say)",
+    )
 
 
 def pid(command: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ def _folder(options: argparse.Namespace, renames: bool) -> _survey.FolderSurvey:
     """Look at a folder queue that is to be repaired.
 
     Args:
-        options (argparse.Namespace): With `folder` and `extension`.
+        options (argparse.Namespace): With `folder`, `extension` and `ignore_case`.
         renames (bool): Whether files are to be given their names back.
 
     Raises:
@@ -52,8 +52,9 @@ def _folder(options: argparse.Namespace, renames: bool) -> _survey.FolderSurvey:
             f"{path} holds journals; expected a folder queue. Journals need no repair: the next "
             "run picks up what is outstanding."
         )
-    find = _survey.extension_for_renames if renames else _survey.extension_of
-    return _survey.FolderSurvey(path, find(path, options.extension))
+    find = _survey.ending_for_renames if renames else _survey.ending_of
+    extension, ignore_case = find(path, options.extension, options.ignore_case)
+    return _survey.FolderSurvey(path, extension, ignore_case=ignore_case)
 
 
 def _claims(folder: _survey.FolderSurvey) -> str:
@@ -76,7 +77,10 @@ def _status_of_the_rest(folder: _survey.FolderSurvey, everybodys: bool) -> int:
     verdicts = identity.Verdicts(folder.path)
     for name in os.listdir(folder.path):
         claim = names.parse_wip(name)
-        if claim and os.path.lexists(os.path.join(folder.path, claim[2] + folder.extension)):
+        if claim is None:
+            continue
+        own = names.original_name(claim[2], folder.extension, folder.ignore_case)
+        if os.path.lexists(os.path.join(folder.path, own)):
             dead, said = verdicts.of(claim[0], claim[1])
             is_ours = (said or {}).get("messageExtension", folder.extension) == folder.extension
             if is_ours and (dead or everybodys):
@@ -89,7 +93,7 @@ def reclaim(options: argparse.Namespace) -> int:
     from persistq._folder.readable import ReadableFolderQueue
 
     folder = _folder(options, renames=True)
-    queue = ReadableFolderQueue(options.folder, folder.extension)
+    queue = ReadableFolderQueue(options.folder, folder.extension, ignore_case=folder.ignore_case)
     restored = queue.reclaim_abandoned(options.max_attempts or None)
     for path in restored:
         show.say(f"waits again: {show.safe(os.path.basename(path))}")
@@ -111,7 +115,7 @@ def reset(options: argparse.Namespace) -> int:
         return ERROR
     recovery.purge_control_messages(options.folder)
     path = os.path.abspath(options.folder)
-    member = identity.member(path, folder.extension, False, "operator")
+    member = identity.member(path, folder.extension, folder.ignore_case, "operator")
     restored = recovery.reset_processing_files(member)
     member.let_go()
     for path in restored:
@@ -130,10 +134,10 @@ def purge(options: argparse.Namespace) -> int:
 
     folder = _folder(options, renames=False)
     _refuse_precious(options.folder, options.everything)
-    listing = Listing(options.folder, folder.extension)
+    listing = Listing(options.folder, folder.extension, folder.ignore_case)
     # A single file of that ending makes no queue: it may be anybody's.
     is_queue = bool(listing.claims or listing.controls or listing.leases)
-    ours = _names_of_the_queue(options.folder, folder.extension)
+    ours = _names_of_the_queue(folder)
     rest = len(os.listdir(options.folder)) - len(ours)
     if (ours or rest) and not is_queue and not options.everything:
         raise ValueError(
@@ -176,13 +180,15 @@ def _owner_of(name: str) -> tuple[int, str] | None:
     return names.parse_lease(name) or names.parse_temporary(name) or names.parse_intent(name)
 
 
-def _names_of_the_queue(folder: str, extension: str) -> list[str]:
+def _names_of_the_queue(queue: _survey.FolderSurvey) -> list[str]:
     """Give the names of the files that a queue has made, or that were put on it.
 
     What belongs to a queue of another extension in the same folder is that one's.
     """
     from persistq import _lease
     from persistq._folder import control, names
+
+    folder, extension, ignore_case = queue.path, queue.extension, queue.ignore_case
 
     def is_anothers(said: dict[str, object]) -> bool:
         known = said.get("messageExtension")
@@ -208,8 +214,9 @@ def _names_of_the_queue(folder: str, extension: str) -> list[str]:
                 continue
             if (
                 name.startswith(names.TEMPORARY)
-                or names.is_message(name, extension)
-                or name.endswith((*names.CONTROL, names.REJECTED, extension + names.REASON))
+                or names.is_message(name, extension, ignore_case)
+                or name.endswith((*names.CONTROL, names.REJECTED))
+                or names.is_message(name, extension + names.REASON, ignore_case)
                 or names.parse_wip(name)
             ):
                 found.append(name)

@@ -56,11 +56,11 @@ def _consumer(options: argparse.Namespace) -> Actor:
     return Actor(acting.caller() if options.pid is None else options.pid)
 
 
-def _extension(options: argparse.Namespace, actor: Actor, waits: bool = False) -> str:
-    """Give the extension that was named, or that of the queue that is there.
+def _ending(options: argparse.Namespace, actor: Actor, waits: bool = False) -> tuple[str, bool]:
+    """Give how messages end, as was said, or as those of the queue that is there.
 
     Args:
-        options (argparse.Namespace): With `folder` and `extension`.
+        options (argparse.Namespace): With `folder`, `extension` and `ignore_case`.
         actor (Actor): For whom is acted.
         waits (bool): Whether it is told where that is a guess that files speak against.
 
@@ -69,10 +69,10 @@ def _extension(options: argparse.Namespace, actor: Actor, waits: bool = False) -
     """
     if options.extension is None:
         # From the lease of earlier commands, if it can be: a large folder takes long to list.
-        known = actor.extension_in(options.folder)
+        known = actor.ending_in(options.folder)
         if known is not None:
-            return known
-    found = _survey.extension_of_existing(options.folder, options.extension)
+            return known[0], known[1] or options.ignore_case
+    found = _survey.ending_of_existing(options.folder, options.extension, options.ignore_case)
     if waits:
         warn_of_a_guess(options)
     return found
@@ -80,8 +80,8 @@ def _extension(options: argparse.Namespace, actor: Actor, waits: bool = False) -
 
 def warn_of_a_guess(options: argparse.Namespace) -> None:
     """Say so where a consumer would wait beside files that it does not take for messages."""
-    if _survey.is_guessed(options.folder, options.extension):
-        show.complain(f"{_survey.against_the_guess(options.folder)}.")
+    if _survey.is_guessed(options.folder, options.extension, options.ignore_case):
+        show.complain(f"{_survey.against_the_guess(options.folder, options.ignore_case)}.")
 
 
 def _each(arguments: list[str], act: Callable[[str], object]) -> int:
@@ -103,12 +103,19 @@ def _each(arguments: list[str], act: Callable[[str], object]) -> int:
     return status
 
 
+def _writer(
+    actor: Actor, options: argparse.Namespace, ending: tuple[str, bool], announce: bool = True
+) -> ActingWriter:
+    extension, ignore_case = ending
+    return ActingWriter(
+        actor, options.folder, extension, ignore_case=ignore_case, announce=announce
+    )
+
+
 def put(options: argparse.Namespace) -> int:
     """Put files on a queue."""
-    extension = _survey.extension_of(options.folder, options.extension)
-    writer = ActingWriter(
-        _producer(options), options.folder, extension, announce=not options.no_announcement
-    )
+    ending = _survey.ending_of(options.folder, options.extension, options.ignore_case)
+    writer = _writer(_producer(options), options, ending, announce=not options.no_announcement)
     status = _each(options.files, lambda file: writer.put(file, copy=options.copy))
     if options.close and status == FINE:
         writer.close()
@@ -120,14 +127,14 @@ def put(options: argparse.Namespace) -> int:
 def close(options: argparse.Namespace) -> int:
     """Say that this producer puts no more."""
     actor = _producer(options)
-    ActingWriter(actor, options.folder, _extension(options, actor)).close(dead=options.dead)
+    _writer(actor, options, _ending(options, actor)).close(dead=options.dead)
     return FINE
 
 
 def fail(options: argparse.Namespace) -> int:
     """Say that this producer failed."""
     actor = _producer(options)
-    ActingWriter(actor, options.folder, _extension(options, actor)).fail()
+    _writer(actor, options, _ending(options, actor)).fail()
     return FINE
 
 
@@ -144,11 +151,12 @@ def get(options: argparse.Namespace) -> int:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: signals.append(number))
-    extension = _extension(options, actor, waits=True)
+    extension, ignore_case = _ending(options, actor, waits=True)
     reader = ActingReader(
         actor,
         options.folder,
         extension,
+        ignore_case=ignore_case,
         min_age=options.min_age * 1000,
         forever=options.forever,
     )
@@ -245,13 +253,15 @@ def _claimed(options: argparse.Namespace, act: Callable[[ReadableFolderQueue, st
     move_to = getattr(options, "move_to", None)
     # `done` alone removes the file, under whichever name; all others give it its own.
     renames = move_to is not None or not hasattr(options, "move_to")
-    readers: dict[tuple[str, str], ReadableFolderQueue] = {}
+    readers: dict[tuple[str, str, bool], ReadableFolderQueue] = {}
 
     def act_on(path: str) -> None:
         _check_claim(path)
         folder = os.path.dirname(os.path.abspath(path))
-        extension, ignore_case = _survey.extension_of_claim(path, options.extension, renames)
-        key = (folder, extension)
+        extension, ignore_case = _survey.ending_of_claim(
+            path, options.extension, options.ignore_case, renames
+        )
+        key = (folder, extension, ignore_case)
         if key not in readers:
             readers[key] = ReadableFolderQueue(folder, extension, move_to, ignore_case=ignore_case)
         act(readers[key], path)
@@ -288,7 +298,8 @@ def name(options: argparse.Namespace) -> int:
         _check_claim(path)
         parts = parse_wip(os.path.basename(path))
         assert parts is not None
-        own = original_name(parts[2], *_survey.extension_of_claim(path, options.extension))
+        ending = _survey.ending_of_claim(path, options.extension, options.ignore_case)
+        own = original_name(parts[2], *ending)
         show.write(show.name_out(own, end))
 
     return _each(options.claimed, tell)

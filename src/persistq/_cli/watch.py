@@ -108,9 +108,10 @@ class FolderView:
 
     def look(self) -> bool:
         """Look again; return whether the work is done, or a producer failed."""
-        given = self._options
-        if given.get("extension") is None:
-            given = {**given, "extension": _survey.extension_of(self.name, None)}
+        given = {**self._options}
+        given["extension"], given["ignore_case"] = _survey.ending_of(
+            self.name, given["extension"], given["ignore_case"]
+        )
         survey = _survey.FolderSurvey(self.name, **given)
         self.is_queue = self.is_queue or survey.is_queue
         left = survey.outstanding

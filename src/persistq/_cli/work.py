@@ -90,7 +90,9 @@ def work(options: argparse.Namespace) -> int:
     if os.name == "nt":
         raise ValueError("'work' needs a POSIX system; in Python, ReadableFolderQueue.work() does")
     _check(options)
-    extension = _survey.extension_of_existing(options.folder, options.extension)
+    extension, ignore_case = _survey.ending_of_existing(
+        options.folder, options.extension, options.ignore_case
+    )
     take_part.warn_of_a_guess(options)
     _have_an_output()
     reader = TryingReader(
@@ -99,6 +101,7 @@ def work(options: argparse.Namespace) -> int:
         task_done_directory=options.move_to,
         task_failed_directory=options.failed_to,
         min_age=options.min_age * 1000,
+        ignore_case=ignore_case,
         forever=options.forever,
     )
     stage = _Stage(reader, options)

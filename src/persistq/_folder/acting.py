@@ -71,15 +71,21 @@ class Actor:
         digits = names.claimer_of_uuid(self.uuid())
         return ShellClaimer(folder, facts, self.pid, self.key, digits)
 
-    def extension_in(self, folder: str) -> str | None:
-        """Give the message extension that it has in a folder; None where no lease of it tells.
+    def ending_in(self, folder: str) -> tuple[str, bool] | None:
+        """Give how messages end that it has to do with in a folder; None where no lease tells.
 
         Args:
             folder (str): Path of the folder.
+
+        Returns:
+            tuple[str, bool] | None: The extension, and whether it counts in other letters, too.
         """
         name = names.lease_name(self.pid, names.claimer_of_uuid(self.uuid()))
-        known = _lease.read(os.path.join(folder, name)).get("messageExtension")
-        return known if isinstance(known, str) and known else None
+        said = _lease.read(os.path.join(folder, name))
+        known = said.get("messageExtension")
+        if not isinstance(known, str) or not known:
+            return None
+        return known, said.get("ignoreCase") is True
 
 
 PRODUCER = "PERSISTQ_PRODUCER"

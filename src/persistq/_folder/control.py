@@ -30,6 +30,7 @@ def write(
     extension: str,
     staged: str,
     *,
+    ignore_case: bool,
     sync: bool,
 ) -> str:
     """Publish a control file; a kill before the rename leaves a temporary file and no announcement.
@@ -40,6 +41,7 @@ def write(
         producer (tuple[str, str, str]): Machine, process id and uuid of the producer.
         extension (str): The message extension with its leading dot.
         staged (str): Path of a temporary file in the folder, which must not exist.
+        ignore_case (bool): Whether that counts in other letters, too.
         sync (bool): Whether to return only when file and entry are on stable storage.
 
     Returns:
@@ -52,7 +54,7 @@ def write(
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d_%H%M%S_%f")
     machine, pid, identity = producer
     digits = pid.zfill(6)
-    header = {
+    header: dict[str, Any] = {
         "type": kind[1:],
         "createdUTCTimestamp": now,
         "uuid": identity,
@@ -62,6 +64,8 @@ def write(
         "pid": digits,
         "messageExtension": extension[1:],
     }
+    if ignore_case:
+        header["ignoreCase"] = True
     content = json.dumps({"header": header}).encode()
     target = os.path.join(folder, f"{now}__{digits}_{identity}{kind}")
     fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)

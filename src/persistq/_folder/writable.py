@@ -93,7 +93,15 @@ class WritableFolderQueue(_FolderQueue):
             machine = _processes.machine_fqdn()
             producer = (machine, f"{self._process_id():06d}", self._uuid)
         staged = self._staged(self.path)
-        control.write(self.path, kind, producer, self._extension, staged, sync=self.fsync)
+        control.write(
+            self.path,
+            kind,
+            producer,
+            self._extension,
+            staged,
+            ignore_case=self.ignore_case,
+            sync=self.fsync,
+        )
 
     def put(self, msg: str | os.PathLike[str], copy: bool = False) -> str:
         """Put a file on the queue, under its own name.

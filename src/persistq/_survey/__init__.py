@@ -6,6 +6,14 @@ moment or another; a file that vanishes in between has the look repeated.
 
 from __future__ import annotations
 
+from persistq._survey.ending import (
+    against_the_guess,
+    ending_for_renames,
+    ending_of,
+    ending_of_claim,
+    ending_of_existing,
+    is_guessed,
+)
 from persistq._survey.find import (
     current_runs,
     homes,
@@ -14,16 +22,7 @@ from persistq._survey.find import (
     runs,
     survey,
 )
-from persistq._survey.folder import (
-    FolderSurvey,
-    against_the_guess,
-    extension_for_renames,
-    extension_of,
-    extension_of_claim,
-    extension_of_existing,
-    extensions_in,
-    is_guessed,
-)
+from persistq._survey.folder import FolderSurvey
 from persistq._survey.hand import ALIVE, DEAD, ELSEWHERE, InHand
 from persistq._survey.journals import JournalSurvey
 
@@ -41,11 +40,10 @@ __all__ = [
     "Survey",
     "against_the_guess",
     "current_runs",
-    "extension_for_renames",
-    "extension_of",
-    "extension_of_claim",
-    "extension_of_existing",
-    "extensions_in",
+    "ending_for_renames",
+    "ending_of",
+    "ending_of_claim",
+    "ending_of_existing",
     "homes",
     "is_guessed",
     "journal_prefixes",

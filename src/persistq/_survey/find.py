@@ -8,7 +8,8 @@ import re
 
 from persistq._journal.names import prefix_of, prefix_of_whole
 from persistq._journal.run_state import RunState
-from persistq._survey.folder import FolderSurvey, extensions_in
+from persistq._survey.ending import ending_of, endings_in
+from persistq._survey.folder import FolderSurvey
 from persistq._survey.journals import JournalSurvey
 
 TYPE_CHECKING = False
@@ -193,7 +194,12 @@ def of_journals(
 
 
 def of_folder(
-    path: str, has_journals: bool, has_runs: bool, extension: str | None = None, **options: Any
+    path: str,
+    has_journals: bool,
+    has_runs: bool,
+    extension: str | None = None,
+    ignore_case: bool = False,
+    **options: Any,
 ) -> list[FolderSurvey]:
     """Survey the folder queues of a folder, of which there may be one for each extension.
 
@@ -203,11 +209,19 @@ def of_folder(
         has_runs (bool): Whether it is a root of `pickup_dirs`, so that one without anything of a
             folder queue is none.
         extension (str | None): The message extension; None: as those who use the folder say.
+        ignore_case (bool): Whether it counts in other letters, too, whatever those say.
         **options (Any): What `FolderSurvey` takes besides.
     """
     found = []
-    for each in [extension] if extension is not None else extensions_in(path) or [".tsv"]:
-        queue = FolderSurvey(path, each, holds_journals=has_journals, **options)
+    endings = endings_in(path) if extension is None else []
+    for each, ignores in endings or [ending_of(path, extension, ignore_case)]:
+        queue = FolderSurvey(
+            path,
+            each,
+            holds_journals=has_journals,
+            ignore_case=ignore_case or ignores,
+            **options,
+        )
         if has_journals:
             counts = vars(queue.producers).values()
             if queue.in_progress or any(counts) or queue.failed or queue.set_aside:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
 from persistq._journal.names import prefix_of
@@ -16,11 +15,8 @@ if TYPE_CHECKING:
     from persistq._folder.identity import Verdicts
 
 
-# So many leases and control files are asked at most for what they say of the extension.
-_ASKED = 100
 # So many kinds of files that are none of the queue's are told.
 _KINDS = 10
-_DEFAULT = ".tsv"
 
 
 class Producers:
@@ -89,11 +85,12 @@ class FolderSurvey:
 
         self.path = path
         self.extension = extension
+        self.ignore_case = ignore_case
         self.last_activity_s = os.stat(path).st_mtime
         listing = Listing(path, extension, ignore_case)
         waiting = [name for name in listing.messages if not (holds_journals and prefix_of(name))]
         self.others = listing.others
-        self.other_kinds = _kinds(path, extension) if listing.others else {}
+        self.other_kinds = _kinds(path, extension, ignore_case) if listing.others else {}
         self.odd = dict(sorted(listing.odd.items()))
         for name in [*waiting]:
             if not names.fits_when_claimed(name, extension):
@@ -113,7 +110,9 @@ class FolderSurvey:
             names.original_name(stem, extension, ignore_case) for _, _, _, stem in claims
         )
         self._look_at_producers(listing.controls, verdicts)
-        self.done = None if done_folder is None else _count_messages(done_folder, extension)
+        self.done = (
+            None if done_folder is None else _count_messages(done_folder, extension, ignore_case)
+        )
         self.incomplete: dict[str, list[str]] = {}
         if items is not None and locate is not None:
             self._look_at_groups(waiting, frozenset(items), locate)
@@ -216,159 +215,26 @@ class FolderSurvey:
         }
 
 
-def _kinds(folder: str, extension: str) -> dict[str, int]:
+def _kinds(folder: str, extension: str, ignore_case: bool) -> dict[str, int]:
     """Count the files of a folder that are none of a queue's by how they end."""
     from collections import Counter
 
     from persistq._folder import names
 
-    ours = (extension, names.WIP, names.REJECTED, *names.CONTROL)
+    ours = (names.WIP, names.REJECTED, *names.CONTROL)
     with os.scandir(folder) as entries:
         found = Counter(
             os.path.splitext(entry.name)[1]
             for entry in entries
-            if not entry.name.startswith(".") and not entry.name.endswith(ours)
+            if not entry.name.startswith(".")
+            and not entry.name.endswith(ours)
+            and not names.is_message(entry.name, extension, ignore_case)
         )
     return dict(found.most_common(_KINDS))
 
 
-def _count_messages(folder: str, extension: str) -> int:
+def _count_messages(folder: str, extension: str, ignore_case: bool) -> int:
+    from persistq._folder import names
+
     with os.scandir(folder) as entries:
-        return sum(
-            entry.name.endswith(extension) and not entry.name.startswith(".") for entry in entries
-        )
-
-
-def extensions_in(folder: str) -> list[str]:
-    """Give the message extensions of those who use a folder, by their leases and control files.
-
-    Args:
-        folder (str): Path of the folder.
-
-    Returns:
-        list[str]: With their leading dots, sorted; none where nobody says.
-    """
-    from persistq import _lease
-    from persistq._folder import control, names
-
-    try:
-        there = os.listdir(folder)
-    except OSError:
-        return []
-    leases = [name for name in there if names.parse_lease(name)]
-    # The latest of each: a folder may have been used for years.
-    controls = sorted(name for name in there if name.endswith((names.HELO, names.DONE)))
-    said = [_lease.read(os.path.join(folder, name)) for name in leases[-_ASKED:]]
-    said += [control.header_of(os.path.join(folder, name)) for name in controls[-_ASKED:]]
-    found = set()
-    for facts in said:
-        extension = facts.get("messageExtension")
-        if isinstance(extension, str) and extension:
-            found.add("." + extension.lstrip("."))
-    if not found:
-        # Of what was set aside: it was a message, and keeps its name.
-        rejected = [name[: -len(names.REJECTED)] for name in there if name.endswith(names.REJECTED)]
-        found = {ending for name in rejected if (ending := os.path.splitext(name)[1])}
-    return sorted(found)
-
-
-def extension_of(folder: str, named: str | None) -> str:
-    """Give the message extension of a queue.
-
-    Args:
-        folder (str): Path of its folder.
-        named (str | None): What the user says; None: what those who use the folder say.
-
-    Returns:
-        str: With its leading dot; `.tsv` where nobody says.
-
-    Raises:
-        ValueError: There are several.
-    """
-    from persistq._folder.names import dotted
-
-    if named is not None:
-        return dotted(named)
-    found = extensions_in(folder)
-    if len(found) > 1:
-        raise ValueError(
-            f"{folder} is the folder of queues of several extensions ({', '.join(found)}); say "
-            "which with --extension"
-        )
-    return found[0] if found else _DEFAULT
-
-
-def is_guessed(folder: str, named: str | None) -> bool:
-    """Tell whether a queue's extension is a mere guess, and the files of its folder speak against.
-
-    Args:
-        folder (str): Path of the folder.
-        named (str | None): What the user says.
-    """
-    if named is not None or extensions_in(folder):
-        return False
-    queue = FolderSurvey(folder, _DEFAULT)
-    return any(queue.other_kinds) and not queue.waiting  # not by a README or the like
-
-
-def against_the_guess(folder: str) -> str:
-    """Say what speaks against the extension that is guessed for a folder."""
-    kinds = ", ".join(filter(None, FolderSurvey(folder, _DEFAULT).other_kinds))
-    return (
-        f"{folder}: nothing waits that ends with {_DEFAULT}, and nobody says how messages end, but "
-        f"there are files of other kinds ({kinds}); --extension says how messages end"
-    )
-
-
-def extension_for_renames(folder: str, named: str | None) -> str:
-    """Give the message extension of a queue whose files are to get it; else as `extension_of`.
-
-    Raises:
-        ValueError: There are several; or nobody says, and the files speak against a guess.
-    """
-    found = extension_of(folder, named)
-    if is_guessed(folder, named):
-        raise ValueError(f"{against_the_guess(folder)}. Nothing has been changed.")
-    return found
-
-
-def extension_of_existing(folder: str, named: str | None) -> str:
-    """Give the message extension of a queue whose folder must be there; else as `extension_of`.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-    """
-    from persistq._folder.names import dotted
-
-    if named is not None:
-        dotted(named)  # what is wrong with it comes first
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
-    return extension_of(folder, named)
-
-
-def extension_of_claim(path: str, named: str | None, renames: bool = True) -> tuple[str, bool]:
-    """Give the message extension of a claimed file, as its lease knows it.
-
-    Args:
-        path (str): Path of the claimed file.
-        named (str | None): What the user says; None: what is known.
-        renames (bool): Whether the file is to get its own name, so that no guess will do.
-
-    Returns:
-        tuple[str, bool]: With its leading dot; and whether it counts in other letters, too.
-    """
-    from persistq import _lease
-    from persistq._folder.names import dotted, lease_name, parse_wip
-
-    folder, name = os.path.split(os.path.abspath(path))
-    parts = parse_wip(name)
-    said = _lease.read(os.path.join(folder, lease_name(parts[0], parts[1]))) if parts else {}
-    ignore_case = said.get("ignoreCase") is True
-    if named is not None:
-        return dotted(named), ignore_case
-    known = said.get("messageExtension")
-    if isinstance(known, str) and known:
-        return dotted(known), ignore_case
-    find = extension_for_renames if renames else extension_of
-    return find(folder, None), False
+        return sum(names.is_message(entry.name, extension, ignore_case) for entry in entries)

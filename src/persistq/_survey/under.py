@@ -163,7 +163,7 @@ class Surveyor:
         from persistq._folder import failing
         from persistq._survey import as_json
 
-        files = failing.list_failed(queue.path, queue.extension, directory)
+        files = failing.list_failed(queue.path, queue.extension, directory, queue.ignore_case)
         return _latest([as_json.failed_file(queue.path, file) for file in files])
 
 

@@ -9,7 +9,7 @@ import os
 import time
 
 from persistq import __version__, _words
-from persistq._folder.names import parse_wip
+from persistq._folder.names import original_name, parse_wip
 from persistq._processes import host_name
 from persistq._survey import ALIVE, DEAD, FolderSurvey, InHand, JournalSurvey
 from persistq._web import charts, design
@@ -317,7 +317,10 @@ def _messages(hand: InHand, survey: JournalSurvey | FolderSurvey) -> str:
     if isinstance(survey, FolderSurvey):
         # A claim's own name says all that the other columns say, and hides the file's.
         parsed = [(name, parse_wip(name)) for name in names]
-        names = [name if parts is None else parts[2] + survey.extension for name, parts in parsed]
+        ending = survey.extension, survey.ignore_case
+        names = [
+            name if parts is None else original_name(parts[2], *ending) for name, parts in parsed
+        ]
     shown = [text(name, 100) for name in names]
     return ", ".join(shown) + (", ..." if hand.count > len(shown) else "")
 
