@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from commands import text
 from persistq import ReadableFolderQueue, WritableFolderQueue
-
-LIMIT_S = 25
-COMMAND = [sys.executable, "-m", "persistq"]
-
-
-def text(*arguments: str | Path, status: int = 0) -> str:
-    result = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        timeout=LIMIT_S,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert result.returncode == status, (result.stdout, result.stderr)
-    return result.stdout + result.stderr
 
 
 @pytest.fixture(params=["in the folder", "in a directory"])

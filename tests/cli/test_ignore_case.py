@@ -8,30 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from commands import LIMIT_S, text, write
 from persistq import ReadableFolderQueue, WritableFolderQueue
 
-LIMIT_S = 25
 NOTHING = 5
-COMMAND = [sys.executable, "-m", "persistq"]
-
-
-def text(*arguments: str | Path, status: int = 0) -> str:
-    result = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        timeout=LIMIT_S,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert result.returncode == status, (result.stdout, result.stderr)
-    return result.stdout + result.stderr
-
-
-def write(folder: Path, *names: str) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    for name in names:
-        (folder / name).write_text(name)
-    return [folder / name for name in names]
 
 
 def messages_in(folder: Path) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cli_workers
+from commands import text
 from persistq import pickup_dirs
 from persistq._cli import retire as retire_room
 from persistq._journal.run_state import RunState
@@ -19,21 +18,6 @@ if TYPE_CHECKING:
     import pytest
 
     from processes import Nursery
-
-LIMIT_S = 25
-COMMAND = [sys.executable, "-m", "persistq"]
-
-
-def text(*arguments: str, status: int = 0) -> str:
-    result = subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        timeout=LIMIT_S,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert result.returncode == status, (result.stdout, result.stderr)
-    return str(result.stdout + result.stderr)
 
 
 def a_night(

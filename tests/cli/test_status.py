@@ -7,26 +7,17 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import cli_workers
+from commands import COMMAND, text
 from persistq import ReadableFolderQueue, WritableFolderQueue, pickup_dirs
 
 if TYPE_CHECKING:
     from processes import Nursery
-
-LIMIT_S = 25
-COMMAND = [sys.executable, "-m", "persistq"]
-
-
-def text(*arguments: str, status: int = 0) -> str:
-    result = subprocess.run([*COMMAND, *arguments], capture_output=True, timeout=LIMIT_S, text=True)
-    assert result.returncode == status, (result.stdout, result.stderr)
-    return str(result.stdout + result.stderr)
 
 
 def surveys(*paths: str | Path, status: int = 0) -> list[dict[str, Any]]:

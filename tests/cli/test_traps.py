@@ -14,34 +14,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 import cli_workers
+from commands import COMMAND, LIMIT_S, text, write
 from persistq import ReadableFolderQueue, WritableFolderQueue
 
 if TYPE_CHECKING:
     from processes import Nursery
 
-LIMIT_S = 25
-COMMAND = [sys.executable, "-m", "persistq"]
 posix = pytest.mark.skipif(os.name == "nt", reason="a POSIX shell, signals or names")
-
-
-def text(*arguments: str | Path, status: int = 0, folder: Path | None = None) -> str:
-    result = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        timeout=LIMIT_S,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert result.returncode == status, (result.stdout, result.stderr)
-    return result.stdout + result.stderr
-
-
-def write(folder: Path, *names: str) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    for name in names:
-        (folder / name).write_text(name)
-    return [folder / name for name in names]
 
 
 def names_in(folder: Path) -> list[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 
 from persistq._folder import names
+
+_AT_ONCE = 256
 
 
 class Listing:
@@ -33,6 +36,7 @@ class Listing:
     """
 
     def __init__(self, folder: str, extension: str, ignore_case: bool = False) -> None:
+        self.messages: list[str] = []
         self.odd: dict[str, str] = {}
         self.claims: list[str] = []
         self.controls: set[str] = set()
@@ -42,7 +46,28 @@ class Listing:
         self.notes: set[str] = set()
         self.intents: set[str] = set()
         self.temporaries: list[str] = []
-        self.messages, others = _plain_files(folder, extension)
+        with os.scandir(folder) as entries:
+            while some := [*islice(entries, _AT_ONCE)]:
+                self._take_up(some, extension, ignore_case)
+
+    def _take_up(self, entries: list[os.DirEntry[str]], extension: str, ignore_case: bool) -> None:
+        # Mostly nearly all are plain files with the extension, and there may be millions.
+        others: list[os.DirEntry[str]] = []
+        other = others.append
+        try:
+            self.messages += [
+                name
+                for entry in entries
+                if (
+                    (name := entry.name).endswith(extension)
+                    and entry.is_file(follow_symlinks=False)
+                    and name[0] != "."
+                )
+                or other(entry)
+            ]
+        except OSError:
+            # Where listings do not tell kinds, it may be one file of which nothing can be learnt.
+            others = entries
         for entry in others:
             if self._is_message(entry, extension, ignore_case):
                 self.messages.append(entry.name)
@@ -87,32 +112,6 @@ class Listing:
     def dangling(self) -> bool:
         """Whether there are links whose target may come, or what may become a message."""
         return bool(self.odd)
-
-
-def _plain_files(folder: str, extension: str) -> tuple[list[str], list[os.DirEntry[str]]]:
-    """List a folder: the names of plain files with an extension, and all that is not, or hidden.
-
-    Mostly nearly all are of the first kind, and there may be millions.
-    """
-    others: list[os.DirEntry[str]] = []
-    other = others.append
-    try:
-        with os.scandir(folder) as entries:
-            found = [
-                name
-                for entry in entries
-                if (
-                    (name := entry.name).endswith(extension)
-                    and entry.is_file(follow_symlinks=False)
-                    and name[0] != "."
-                )
-                or other(entry)
-            ]
-    except OSError:
-        # Where listings do not tell kinds, it may be one file of which nothing can be learnt.
-        with os.scandir(folder) as entries:
-            return [], [*entries]
-    return found, others
 
 
 def _what(entry: os.DirEntry[str]) -> str:
