@@ -647,6 +647,29 @@ def test_a_full_disk_that_takes_no_reason_leaves_the_file_waiting(folder: Path) 
     assert not claimed(folder)
 
 
+def test_a_disk_that_takes_no_byte_keeps_nobody_from_emptying_it(folder: Path) -> None:
+    """Also of what the dead had claimed, though their deaths cannot be written down."""
+    code = "import os, persistq; persistq.ReadableFolderQueue('q', 'csv').get(); os._exit(1)"
+    subprocess.run([sys.executable, "-c", code], cwd=folder.parent, timeout=LIMIT_S)
+    assert claimed(folder)
+    code = (
+        "import resource, sys; from persistq._cli import main;"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); sys.exit(main(sys.argv[1:]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "work", str(folder), "--", "true"],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "no lease can be made" in result.stderr
+    assert "how often it was begun cannot be written down" in result.stderr
+    assert not waiting(folder)
+    assert not claimed(folder)
+
+
 def test_two_stages_share_a_queue(tmp_path: Path) -> None:
     names = [f"{number:03}.csv" for number in range(100)]
     fill(tmp_path / "q", *names)
