@@ -26,7 +26,7 @@ from persistq._cli.exits import (
 )
 from persistq._folder import acting
 from persistq._folder.acting import ActingReader, ActingWriter, Actor
-from persistq._folder.names import original_name, parse_wip
+from persistq._folder.names import dotted, original_name, parse_wip
 from persistq._folder.readable import ReadableFolderQueue
 from persistq._sentinels import DONE, FAILED
 
@@ -67,11 +67,11 @@ def _ending(options: argparse.Namespace, actor: Actor, waits: bool = False) -> t
     Raises:
         FileNotFoundError: There is no such folder.
     """
-    if options.extension is None:
-        # From the lease of earlier commands, if it can be: a large folder takes long to list.
-        known = actor.ending_in(options.folder)
-        if known is not None:
-            return known[0], known[1] or options.ignore_case
+    named = None if options.extension is None else dotted(options.extension)
+    # From the lease of earlier commands, if it can be: a large folder takes long to list.
+    known = actor.ending_in(options.folder)
+    if known is not None and named in (None, known[0]):
+        return known[0], known[1] or options.ignore_case
     found = _survey.ending_of_existing(options.folder, options.extension, options.ignore_case)
     if waits:
         warn_of_a_guess(options)
