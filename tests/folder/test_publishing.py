@@ -359,3 +359,44 @@ def test_the_six_thousandth_of_a_name_costs_what_the_first_did(
     queue.task_done(path)
     assert (finished / "a.6000.tsv").read_text() == "a.tsv"
     assert len(looks) < 50
+
+
+@pytest.mark.parametrize("directory", [True, False])
+def test_a_file_whose_move_was_killed_half_way_does_not_get_two_names(
+    tmp_path: Path, folder: Path, directory: bool
+) -> None:
+    """Where a move takes two steps (NFS), its file has both names in between."""
+    done, bad = tmp_path / "done", tmp_path / "bad"
+    options = {"task_done_directory": done, "task_failed_directory": bad if directory else None}
+    # One of each name was finished, or set aside, before.
+    for content in ("first", "second"):
+        for name in ("done.tsv", "failed.tsv"):
+            (folder / name).write_text(content)
+            queue = ReadableFolderQueue(folder, **options)
+            claimed = queue.get(0)
+            (queue.task_done if name == "done.tsv" else queue.task_failed)(claimed)
+    place, ending = (bad, "") if directory else (folder, ".rejected")
+    assert sorted(os.listdir(done)) == ["done.1.tsv", "done.tsv"]
+    assert (place / f"failed.1.tsv{ending}").exists()
+    # Now a move of the third is killed between its link and its unlink; another's came behind it.
+    for name, target in (
+        ("done", done / "done.2.tsv"),
+        ("failed", place / f"failed.2.tsv{ending}"),
+    ):
+        claimed = folder / f"999999_{host()}_{name}.wip"  # as of 0.1
+        claimed.write_text("third")
+        os.link(claimed, target)
+        (target.parent / target.name.replace(".2.", ".3.")).write_text("fourth")
+    before = seen(place), seen(done)
+    assert len(queue.reclaim_abandoned()) == 2
+    first, second = queue.get(0), queue.get(0)
+    queue.task_done(first)
+    queue.task_failed(second)
+    assert (seen(place), seen(done)) == before
+    assert (done / "done.2.tsv").read_text() == "third"
+    assert not list(folder.glob("*.wip"))
+
+
+def seen(folder: Path) -> list[str]:
+    """Give the names of finished, and of set-aside files, and of reasons."""
+    return sorted(name for name in listed(folder) if not name.endswith((".wip", ".lease")))

@@ -14,7 +14,7 @@ import os
 
 from persistq import _fs
 from persistq._folder import identity, names
-from persistq._folder.moving import move_away
+from persistq._folder.moving import move_away, moved_already
 from persistq._folder.publish import publish
 
 TYPE_CHECKING = False
@@ -83,9 +83,13 @@ def set_aside(
         FileNotFoundError: There is no such file.
         OSError: The file system refuses; the file stays claimed.
     """
-    os.lstat(path)  # before anything is written about what is not there
     folder = os.path.dirname(path) if directory is None else directory
     ending = names.REJECTED if directory is None else ""
+    # Before anything is written about what is not there, or is set aside already.
+    there = moved_already(path, folder, name, extension, ending)
+    if there is not None:
+        _fs.remove(path)
+        return there
     text = _text(reason, attempts)
     number = 0
     while True:

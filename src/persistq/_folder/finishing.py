@@ -94,7 +94,10 @@ class Finishing(_FolderQueue, Generic[Claim]):
                 pass  # the caller has moved it, as a queue without a directory asks of him
         else:
             name = os.path.basename(self.original_filename_from_wip(path))
-            move_to(path, self.task_done_directory, name, self._extension, self._staged)
+            # Only of one that was claimed by another before anything is written down.
+            again = name in self._noted
+            directory = self.task_done_directory
+            move_to(path, directory, name, self._extension, self._staged, again)
         self._member.claimed.discard(path)
         if self._noted:
             self._forget_note(path)

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def move_to(
-    path: str, directory: str, name: str, extension: str, stage: Callable[[str], str]
+    path: str,
+    directory: str,
+    name: str,
+    extension: str,
+    stage: Callable[[str], str],
+    again: bool = False,
 ) -> str:
     """Move a file into a folder under a name, or the first that is free after it.
 
@@ -24,6 +29,7 @@ def move_to(
         name (str): The name: where it is taken, `a.1.tsv` and so on for `a.tsv`.
         extension (str): The message extension with its leading dot.
         stage ((folder: str) -> str): Gives the path of a new temporary file in a folder.
+        again (bool): Whether another process may have been killed while it moved it.
 
     Returns:
         str: Its path from now on.
@@ -32,6 +38,9 @@ def move_to(
         FileNotFoundError: There is no such file.
         OSError: The file system refuses; the file stays.
     """
+    if again and (there := moved_already(path, directory, name, extension)) is not None:
+        _fs.remove(path)
+        return there
     number = 0
     while True:
         target = os.path.join(directory, names.numbered(name, extension, number))
@@ -40,6 +49,41 @@ def move_to(
             return target
         except FileExistsError:
             number = _free_number(directory, name, extension, number + 1)
+
+
+def moved_already(
+    path: str, directory: str, name: str, extension: str, ending: str = ""
+) -> str | None:
+    """Find the other name of a file whose move was killed half way, so that it does not get two.
+
+    Where a move takes two steps (NFS, sshfs), the file has both names in between.
+
+    Args:
+        path (str): Path of the file.
+        directory (str): The folder that it was moved to.
+        name (str): As of `move_to`.
+        extension (str): As of `move_to`.
+        ending (str): What stands behind the extension there.
+
+    Returns:
+        str | None: That path; None where there is none.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    status = os.lstat(path)
+    if status.st_nlink < 2:
+        return None
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            own = entry.name[: len(entry.name) - len(ending)]
+            if (
+                entry.name.endswith(ending)
+                and names.is_numbered(own, name, extension)
+                and _fs.is_same_file(entry.path, status)
+            ):
+                return entry.path
+    return None
 
 
 def _free_number(directory: str, name: str, extension: str, number: int) -> int:

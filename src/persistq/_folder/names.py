@@ -229,3 +229,12 @@ def uuid_endings(text: str) -> tuple[str, str] | None:
 def numbered(name: str, extension: str, number: int) -> str:
     """Give another name for a file whose own is taken: `a.tsv` becomes `a.1.tsv`."""
     return f"{name[: -len(extension)]}.{number}{extension}" if number else name
+
+
+def is_numbered(other: str, name: str, extension: str) -> bool:
+    """Tell whether a name is another's, or is one that `numbered` gives for it."""
+    stem = name[: -len(extension)]
+    if not (other.startswith(stem) and other.endswith(extension)):
+        return False
+    between = other[len(stem) : -len(extension)]
+    return not between or (between[0] == "." and between[1:].isdecimal())

@@ -306,7 +306,7 @@ def _carry_out(intent: together.Intent, member: Claimer, stage: Callable[[str], 
             elif intent.directory is None:
                 _fs.remove(path)
             else:
-                move_to(path, intent.directory, original, extension, stage)
+                move_to(path, intent.directory, original, extension, stage, again=True)
         except FileNotFoundError:
             pass  # its owner had come so far
     intent.remove()
