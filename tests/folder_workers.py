@@ -9,7 +9,7 @@ import time
 from queue import Empty
 from typing import Any
 
-from persistq import DONE, ReadableFolderQueue, WritableFolderQueue
+from persistq import DONE, ReadableFolderQueue, WritableFolderQueue, _fs
 
 
 def listed(folder: Any) -> list[str]:
@@ -142,6 +142,24 @@ def kill_at_unlink(talk: Any, queue: Any, verb: str) -> None:
 
     setattr(queue, act, killed)
     getattr(queue, verb)(claimed)
+
+
+def get_in_two_steps(talk: Any, queue: Any) -> None:
+    """When told, claim the first file of a group; when told again, the rest; say each."""
+    claim, calls = _fs.claim, []
+
+    def wait_behind_the_first(source: str, target: str) -> bool:
+        claimed = claim(source, target)
+        calls.append(source)
+        if len(calls) == 1:
+            talk.send("first")
+            talk.recv()
+        return claimed
+
+    _fs.claim = wait_behind_the_first
+    talk.recv()
+    talk.send(queue.get(20_000))
+    talk.recv()
 
 
 def get_when_told(talk: Any, queue: Any) -> None:

@@ -7,13 +7,22 @@ import logging
 import os
 import pickle
 import random
+import sys
 from pathlib import Path
 from queue import Empty
 
 import pytest
 
-from folder_workers import consume_all, listed, stem_after_dash, stem_before_dash, write
-from persistq import DONE, FAILED, ReadableGroupedFileFolderQueue, WritableFolderQueue
+from folder_workers import (
+    consume_all,
+    get_in_two_steps,
+    listed,
+    stem_after_dash,
+    stem_before_dash,
+    write,
+)
+from persistq import DONE, FAILED, ReadableGroupedFileFolderQueue, WritableFolderQueue, _fs
+from persistq._folder import identity, together
 from persistq._folder.grouped import Groups
 from processes import Nursery
 
@@ -254,3 +263,139 @@ def test_each_group_goes_to_one_consumer_whole(folder: Path, nursery: Nursery) -
         assert len(part) % 3 == 0
         for start in range(0, len(part), 3):
             assert len({name.partition("-")[0] for name, _ in part[start : start + 3]}) == 1
+
+
+# Groups of the same names, day after day: each is of one day.
+
+
+def put_day(folder: Path, day: str, items: str = "abc") -> None:
+    for item in items:
+        (folder / f"shop-{item}.tsv").write_text(day)
+
+
+def days_of(paths: list[str]) -> str:
+    return " ".join(Path(path).read_text() for path in paths)
+
+
+@pytest.mark.parametrize("has_looked", [True, False])
+def test_a_group_that_another_is_claiming_is_not_filled_up_with_later_files(
+    folder: Path, nursery: Nursery, has_looked: bool
+) -> None:
+    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
+    queue = grouped(folder, "abc")
+    if has_looked:
+        with pytest.raises(Empty):
+            queue.get(0)
+    put_day(folder, "monday")
+    other.send("begin")
+    assert other.receive() == "first"
+    put_day(folder, "tuesday", "a")
+    with pytest.raises(Empty):
+        queue.get(100)
+    other.send("go on")
+    assert days_of(other.receive()) == "monday monday monday"
+    put_day(folder, "tuesday", "bc")
+    assert days_of(queue.get(10_000)) == "tuesday tuesday tuesday"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs reports of changes")
+def test_a_file_that_is_another_one_by_the_time_of_its_claim_is_noticed(
+    folder: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
+    put_day(folder, "monday")
+    queue = grouped(folder, "abc")
+    claim, calls = _fs.claim, []
+
+    def be_late(source: str, target: str) -> bool:
+        calls.append(source)
+        if len(calls) == 1:
+            other.send("begin")
+            assert other.receive() == "first"
+            put_day(folder, "tuesday", "a")
+        return bool(claim(source, target))
+
+    monkeypatch.setattr(_fs, "claim", be_late)
+    with pytest.raises(Empty):
+        queue.get(100)
+    assert calls
+    assert [Path(path).name for path in calls] == ["shop-a.tsv"] * len(calls)
+    other.send("go on")
+    assert days_of(other.receive()) == "monday monday monday"
+    put_day(folder, "tuesday", "bc")
+    assert days_of(queue.get(10_000)) == "tuesday tuesday tuesday"
+
+
+@pytest.mark.parametrize("has_looked", [True, False])
+def test_of_one_killed_while_he_claimed_a_group_the_rest_stays_with_what_he_had(
+    folder: Path, nursery: Nursery, has_looked: bool
+) -> None:
+    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
+    queue = grouped(folder, "abc")
+    if has_looked:
+        with pytest.raises(Empty):
+            queue.get(0)
+    put_day(folder, "monday")
+    other.send("begin")
+    assert other.receive() == "first"
+    other.kill()
+    put_day(folder, "tuesday", "a")
+    with pytest.raises(Empty):
+        queue.get(100)
+    assert days_of(sorted(map(str, folder.glob("*.wip")))) == "monday monday monday"
+    put_day(folder, "tuesday", "bc")
+    claimed = queue.get(10_000)
+    assert days_of(claimed) == "tuesday tuesday tuesday"
+    queue.task_done(claimed)
+    assert len(queue.reclaim_abandoned()) == 3
+    assert days_of(queue.get(10_000)) == "monday monday monday"
+
+
+def test_where_nothing_proves_a_death_a_group_in_part_is_nobodys(
+    folder: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
+    put_day(folder, "monday")
+    other.send("begin")
+    assert other.receive() == "first"
+    other.kill()
+    put_day(folder, "tuesday", "a")
+    (folder / "x.done").touch()
+    monkeypatch.setattr(identity, "is_dead", lambda path: None)
+    queue = grouped(folder, "abc")
+    assert queue.get(10_000) is DONE
+    assert sorted(path.name for path in folder.glob("*.tsv")) == [
+        "shop-a.tsv",
+        "shop-b.tsv",
+        "shop-c.tsv",
+    ]
+
+
+def test_what_is_put_while_a_group_is_put_back_does_not_divide_it(
+    folder: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
+    put_day(folder, "monday")
+    other.send("begin")
+    assert other.receive() == "first"
+    other.send("go on")
+    assert len(other.receive()) == 3
+    other.kill()
+    queue = grouped(folder, "abc")
+    really_write = together.Intent.write
+
+    def write_and_be_overtaken(intent: together.Intent, staged: str) -> None:
+        really_write(intent, staged)
+        put_day(folder, "tuesday", "b")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(together.Intent, "write", write_and_be_overtaken)
+        assert queue.reclaim_abandoned() == []
+    assert days_of(sorted(map(str, folder.glob("*.wip")))) == "monday monday monday"
+    assert not list(folder.glob(".*.group"))
+    put_day(folder, "tuesday", "ac")
+    claimed = queue.get(10_000)
+    assert days_of(claimed) == "tuesday tuesday tuesday"
+    queue.task_done(claimed)
+    assert len(queue.reclaim_abandoned()) == 3
+    assert days_of(queue.get(10_000)) == "monday monday monday"

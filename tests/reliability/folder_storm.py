@@ -284,7 +284,8 @@ def groups(root: str, chance: random.Random, days: int, kills: int) -> dict[str,
             os.kill(consumers[index].pid, signal.SIGKILL)
             consumers[index].join()
             failed += consumers[index].exitcode not in (-signal.SIGKILL,)
-            queue.reclaim_abandoned(None)
+            if chance.random() < 0.5:  # else the next day's files come first
+                queue.reclaim_abandoned(None)
             consumers[index] = start()
             killed += 1
     producer.close()

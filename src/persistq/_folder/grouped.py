@@ -8,7 +8,7 @@ import logging
 import os
 
 from persistq import _fs
-from persistq._folder import identity, together
+from persistq._folder import identity, names, together
 from persistq._folder.base import same_name
 from persistq._folder.claiming import HELD_PAUSE_S
 from persistq._folder.groups import Groups, Locator, alone
@@ -123,7 +123,7 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
             self._groups = Groups(alone, frozenset([None]))
         else:
             locate = Locator(self.path, self.grouping_function, self.item_function, items)
-            self._groups = Groups(locate, locate.items)
+            self._groups = Groups(locate, locate.items, self._prefix, locate.peek)
         return self._groups
 
     def get(self, timeout: float | None = None) -> list[str] | Sentinel:
@@ -153,10 +153,10 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
         self._undo(self._to_undo)
         for name in room.due() if room.waiting else ():
             groups.add(name)
-        on_their_way = self._on_their_way() if watch.intents else frozenset()
         set_aside: list[str] = []
         claimed: list[tuple[str, str]] = []
         while True:
+            on_their_way = self._on_their_way() if watch.intents else frozenset()
             wanted = groups.first()
             if wanted is None:
                 break
@@ -167,11 +167,14 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
                 or ((room.asks or name in watch.noted) and room.withhold(name, watch.noted))
             ]
             late = [name for name in wanted if name in on_their_way]
+            if not odd and not late and groups.follows:
+                late, odd = self._anothers(wanted)
             set_aside += late
             for name in odd + late:
                 groups.discard(name)
             if odd or late:
                 continue
+            groups.begin()
             # All consumers claim in the order of names, so of those who want the same files one
             # gets them all; the others give back what they took.
             for name in wanted:
@@ -188,12 +191,17 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
                 else:
                     watch.forget(name)
                 if path is None:
-                    self._undo(claimed)
-                    claimed = []
                     break
                 claimed.append((path, name))
+                # With the first of a group one has the right to all: who sees the claim leaves
+                # the others, and who has not seen it meets a later file here, or none.
+                if len(claimed) == 1 and not self._is_what_was_seen(name):
+                    break
             else:
                 break
+            self._undo(claimed)
+            claimed = []
+            watch.refresh()
         if watch.odd:
             self._log_odd()
         if set_aside:
@@ -206,6 +214,64 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
         self._noted = watch.noted
         return sorted(path for path, _ in claimed) or None
 
+    def _is_what_was_seen(self, name: str) -> bool:
+        """Tell whether a file just claimed is the one that waited when this was last looked at.
+
+        Meanwhile another may have claimed that, and a producer put the next of its name. Where
+        not everything is reported, nobody can tell.
+        """
+        groups, watch = self._groups, self._watch
+        if not groups.follows or not watch.sees_all:
+            return True
+        return watch.is_sure_of_claims() and name not in groups.changed
+
+    def _anothers(self, wanted: list[str]) -> tuple[list[str], list[str]]:
+        """Give the files of a group that are not to be claimed, for another is about to.
+
+        He has claimed the first files of an earlier group, and the rest of it waits beside later
+        ones of those names. Where he has died, the rest is claimed for him: whoever reclaims puts
+        it back as one.
+
+        Returns:
+            tuple[list[str], list[str]]: All of them in the first where that ends by itself; in the
+            second where nobody knows whether he lives.
+        """
+        late: list[str] = []
+        unknown: list[str] = []
+        for group, claimer, his, missing in self._groups.half_way(wanted):
+            claimed = {
+                name: self._folder_prefix + names.wip_name(name, self._extension, claimer)
+                for name in his + missing
+            }
+            if not all(os.path.lexists(claimed[name]) for name in his):
+                self._groups.forget(group, claimer)
+                continue
+            pid, digits = claimer.split("_")[:2]
+            dead, said = identity.Verdicts(self.path).of(int(pid), digits)
+            if (
+                said is None
+                or said.get("role") != identity.GROUPS
+                or said.get("messageExtension") != self._extension
+            ):
+                continue
+            if dead is None:
+                unknown = wanted
+                continue
+            late = wanted
+            if dead:
+                _log.warning(
+                    "%s: process %s died while it claimed a group: %s stays with %s",
+                    self.path,
+                    pid,
+                    ", ".join(missing),
+                    ", ".join(his),
+                )
+                for name in missing:
+                    with contextlib.suppress(OSError):
+                        publish(self._folder_prefix + name, claimed[name], self._member, name)
+                self._watch.distrust()
+        return (late, []) if late else ([], unknown)
+
     def _hand_out_group(self) -> list[str]:
         """Hand out what an interrupted get could not put back: with the rest of its group."""
         paths = sorted(self._to_hand_out)
@@ -217,10 +283,16 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
     def _on_their_way(self) -> frozenset[str]:
         """Give the names of messages whose group is being put back, and is not whole yet."""
         found: set[str] = set()
-        for name in [*self._watch.intents]:
+        left = {*self._watch.intents}
+        while left:
+            name = left.pop()
             intent = together.read(os.path.join(self.path, name))
             if intent is None:
+                # Whoever finishes it for one that has died gives it a name of his own.
+                known = {*self._watch.intents}
                 self._watch.intents.discard(name)
+                self._watch.refresh()
+                left |= self._watch.intents - known
             elif intent.verb == together.RELEASE:
                 found.update(original for _, original in intent.files)
         return frozenset(found)

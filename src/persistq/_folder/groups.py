@@ -21,15 +21,32 @@ class Groups:
         locate (Callable[[str], tuple[Hashable, Hashable] | None]): Gives a name's group and
             item; None when the file belongs to none.
         items (frozenset[Hashable]): What makes a group complete.
+        own (str): What the names begin with that this process claims.
+        peek (Callable[[str], tuple[Hashable, Hashable] | None] | None): As `locate`, of names that
+            need not be of this queue; None: `locate`.
+
+    Attributes:
+        follows (bool): Whether claims are of interest: a group has several files.
+        changed (set[str]): Names of which, since `begin`, another file was claimed here than the
+            one that waited then.
     """
 
     def __init__(
         self,
         locate: Callable[[str], tuple[Hashable, Hashable] | None],
         items: frozenset[Hashable],
+        own: str = "",
+        peek: Callable[[str], tuple[Hashable, Hashable] | None] | None = None,
     ) -> None:
         self._locate = locate
+        self._peek = peek or locate
         self._items = items
+        self._own = own
+        self.follows = len(items) > 1
+        self.changed: set[str] = set()
+        self._came: set[str] = set()
+        # What others have claimed of a group as long as it is not all: by group and claimer.
+        self._parts: dict[Hashable, dict[str, dict[Hashable, str]]] = {}
         self._groups: dict[Hashable, dict[Hashable, list[str]]] = {}
         self._places: dict[str, tuple[Hashable, Hashable]] = {}
         self._ignored: set[str] = set()
@@ -38,6 +55,7 @@ class Groups:
 
     def add(self, name: str) -> None:
         """Take up a file that appeared."""
+        self._came.add(name)
         if name in self._places or name in self._ignored:
             return
         place = self._locate(name)
@@ -65,6 +83,64 @@ class Groups:
                 del self._groups[place[0]]
         if group and len(group) == len(self._items):
             heappush(self._complete, _first_of(group))
+
+    def begin(self) -> None:
+        """Begin to see whether what is claimed is what waits now."""
+        self._came.clear()
+        self.changed.clear()
+
+    def follow(self, name: str, claimer: str) -> None:
+        """Note that a file was claimed, before it is discarded, in the order of what happened.
+
+        Args:
+            name (str): Its name as a message.
+            claimer (str): What the name of the claimed file begins with.
+        """
+        if claimer == self._own:
+            if name in self._came:
+                self.changed.add(name)
+            return
+        self._came.add(name)
+        place = self._places.get(name) or self._peek(name)
+        if place is None:
+            return
+        claimers = self._parts.setdefault(place[0], {})
+        parts = claimers.setdefault(claimer, {})
+        parts[place[1]] = name
+        if len(parts) == len(self._items):
+            self.forget(place[0], claimer)
+
+    def forget(self, group: Hashable, claimer: str) -> None:
+        """Forget what another has claimed of a group: all of it, or nothing any more."""
+        claimers = self._parts.get(group, {})
+        claimers.pop(claimer, None)
+        if not claimers:
+            self._parts.pop(group, None)
+
+    def forget_all(self) -> None:
+        """Forget what others have claimed, for it is told anew."""
+        self._parts.clear()
+
+    def half_way(self, wanted: list[str]) -> list[tuple[Hashable, str, list[str], list[str]]]:
+        """Tell which others have claimed the first files of a group, and not the rest.
+
+        Files are claimed in the order of their names: whoever has only later ones has finished
+        the others.
+
+        Args:
+            wanted (list[str]): The files of a complete group, in order.
+
+        Returns:
+            list[tuple[Hashable, str, list[str], list[str]]]: The group; what the names begin with
+            that this one claims; what he has, and what he has not.
+        """
+        group = self._places[wanted[0]][0]
+        found = []
+        for claimer, parts in [*self._parts.get(group, {}).items()]:
+            missing = [name for name in wanted if self._places[name][1] not in parts]
+            if missing and max(parts.values()) < missing[0]:
+                found.append((group, claimer, sorted(parts.values()), missing))
+        return found
 
     def reconcile(self, found: list[str]) -> None:
         """Make these names, and no others, the files that wait."""
@@ -127,16 +203,22 @@ class Locator:
 
     def __call__(self, name: str) -> tuple[Hashable, Hashable] | None:
         """Give a file's group and item; None, logged once a name, when it has none."""
+        place, reason = self._find(name)
+        if place is None and name not in self._logged:
+            self._logged.add(name)
+            _log.warning("%s in %s is ignored: %s", name, self._folder, reason)
+        return place
+
+    def peek(self, name: str) -> tuple[Hashable, Hashable] | None:
+        """Give the same, and log nothing."""
+        return self._find(name)[0]
+
+    def _find(self, name: str) -> tuple[tuple[Hashable, Hashable] | None, str]:
         try:
             place = self._group_of(name), self._item_of(name)
             hash(place)
         except Exception as error:
-            reason = f"its grouping or item function raised {error!r}"
-        else:
-            if place[1] in self.items:
-                return place
-            reason = f"its item {place[1]!r} is not in the list of items"
-        if name not in self._logged:
-            self._logged.add(name)
-            _log.warning("%s in %s is ignored: %s", name, self._folder, reason)
-        return None
+            return None, f"its grouping or item function raised {error!r}"
+        if place[1] in self.items:
+            return place, ""
+        return None, f"its item {place[1]!r} is not in the list of items"

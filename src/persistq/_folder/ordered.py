@@ -43,6 +43,14 @@ class Ordered:
         key (Callable[[str], tuple[Any, ...]] | None): What a name sorts by; None for the name.
     """
 
+    follows = False
+
+    def follow(self, name: str, claimer: str) -> None:
+        """Note a claim; nothing does here, for each file is handed out alone."""
+
+    def forget_all(self) -> None:
+        """Forget claims, of which nothing is noted."""
+
     def __init__(self, key: Callable[[str], tuple[Any, ...]] | None) -> None:
         self._key = key
         self._names: set[str] = set()

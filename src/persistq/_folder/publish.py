@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from persistq._folder.identity import Claimer
 
 
-def publish(source: str, target: str, member: Claimer) -> None:
+def publish(source: str, target: str, member: Claimer, name: str | None = None) -> None:
     """Give a file its name on the queue, never over another one; of several who try, one does.
 
     Args:
         source (str): Path of the file.
         target (str): Its path on the queue.
         member (Claimer): By which this process takes part in the queue's folder.
+        name (str | None): Its name as a message, where that is not the target's.
 
     Raises:
         FileExistsError: The name is taken; nothing has changed.
@@ -51,7 +52,7 @@ def publish(source: str, target: str, member: Claimer) -> None:
         extension = publisher.facts["messageExtension"]
         held = os.path.join(
             os.path.dirname(target),
-            names.wip_name(os.path.basename(target), extension, publisher.prefix),
+            names.wip_name(name or os.path.basename(target), extension, publisher.prefix),
         )
         publisher.remember(held)
         if not _fs.claim_by_rename(source, held):

@@ -300,6 +300,12 @@ def _carry_out(intent: together.Intent, member: Claimer, stage: Callable[[str], 
         try:
             if intent.verb == together.RELEASE:
                 restored += filter(None, [restore(member, wip, original)])
+                if os.path.lexists(path):
+                    # A later file has its name. The others come back, and all stay claimed: as
+                    # long as it is written down, no consumer takes them.
+                    _take_back(intent, member)
+                    restored = []
+                    break
             elif intent.verb == together.FAIL:
                 directory, reason = intent.directory, intent.reason
                 failing.set_aside(path, original, extension, directory, reason, 1, stage)
@@ -311,6 +317,16 @@ def _carry_out(intent: together.Intent, member: Claimer, stage: Callable[[str], 
             pass  # its owner had come so far
     intent.remove()
     return restored
+
+
+def _take_back(intent: together.Intent, member: Claimer) -> None:
+    for wip, original in intent.files:
+        path = os.path.join(member.folder, wip)
+        if not os.path.lexists(path):
+            try:
+                publish(os.path.join(member.folder, original), path, member, original)
+            except OSError as error:
+                _log.warning("%s of a group stays behind: %s", original, error)
 
 
 def _tidy(member: Claimer, verdicts: Verdicts, extension: str, *directories: str | None) -> None:

@@ -35,6 +35,16 @@ if TYPE_CHECKING:
         def discard(self, name: str) -> None:
             """Forget a file that is gone."""
 
+        @property
+        def follows(self) -> bool:
+            """Whether claims are of interest, own ones too."""
+
+        def follow(self, name: str, claimer: str) -> None:
+            """Note that a file was claimed; then it is discarded."""
+
+        def forget_all(self) -> None:
+            """Forget who has claimed what, for it is told anew."""
+
         def reconcile(self, found: list[str]) -> None:
             """Make these names, and no others, the files that wait."""
 
@@ -155,7 +165,8 @@ class Watch:
         else:
             # Mostly it is a single report, of what this process claimed last.
             is_own = (
-                len(data) <= _FIRST_BUFFER_BYTES - _LONGEST_BYTES
+                not self.index.follows
+                and len(data) <= _FIRST_BUFFER_BYTES - _LONGEST_BYTES
                 and data.startswith(self._own, 16)
                 and _name_length(data, 12)[0] + 16 == len(data)
                 and b".wip\0" in data
@@ -214,8 +225,13 @@ class Watch:
                     index.discard(name)  # of a message that was removed it may take the name
                 elif name.endswith(names.WIP):
                     claimed = names.parse_wip(name)
-                    if claimed and not self._strangers and not name.startswith(self._prefix):
-                        index.discard(names.original_name(claimed[2], extension, self._ignore_case))
+                    if claimed is None:
+                        continue
+                    original = names.original_name(claimed[2], extension, self._ignore_case)
+                    if index.follows:
+                        index.follow(original, names.wip_prefix(*claimed[:2]))
+                    if not self._strangers and not name.startswith(self._prefix):
+                        index.discard(original)
                 elif name.startswith("."):
                     if name.startswith(names.NOTE):
                         self.noted.add(name[len(names.NOTE) :])
@@ -242,7 +258,7 @@ class Watch:
 
     def _take_claims(self, data: bytes) -> bool:
         """Apply reports that are all of claims, as where several consumers are at work."""
-        if not data.startswith(_MOVED):
+        if not data.startswith(_MOVED) or self.index.follows:
             return False  # as what a process reports of its own lease, before it needs the pattern
         parts = _claims().split(data)
         if self._strangers or self._ignore_case or any(parts[::3]):
@@ -325,6 +341,8 @@ class Watch:
         self.careful = not (self._local and _fs.has_kernel_rename())
         self.unsure.clear()
         self.changes += 1
+        if self.index.follows:
+            self._follow_all(listing.claims)
         self.index.reconcile(listing.messages)
         cost_s = time.monotonic() - began_s
         # Of two looks the cheaper: one for which a server stood still says nothing of the folder.
@@ -342,6 +360,25 @@ class Watch:
         self._settled_ns = (
             status.st_mtime_ns if trusted and settled and not self._dangling else None
         )
+
+    def _follow_all(self, claims: list[str]) -> None:
+        self.index.forget_all()
+        for parts in map(names.parse_wip, claims):
+            if parts is not None:
+                prefix = names.wip_prefix(*parts[:2])
+                if prefix != self._prefix:
+                    original = names.original_name(parts[2], self._extension, self._ignore_case)
+                    self.index.follow(original, prefix)
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether every change of the folder is reported, in its order."""
+        return self._reports is not None and self._local
+
+    def is_sure_of_claims(self) -> bool:
+        """Apply what has been reported by now; whether nothing was left out."""
+        self._drain()
+        return self._reports is not None and self._next_look_s > 0
 
     def is_elsewhere(self) -> bool:
         """Tell whether the folder is gone, or another one has its name now.
