@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 
-from persistq import _fs
+from persistq import _fs, _lease
 from persistq._folder import identity, names, together
 from persistq._folder.base import same_name
 from persistq._folder.claiming import HELD_PAUSE_S
@@ -195,7 +195,11 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
                 claimed.append((path, name))
                 # With the first of a group one has the right to all: who sees the claim leaves
                 # the others, and who has not seen it meets a later file here, or none.
-                if len(claimed) == 1 and not self._is_what_was_seen(name):
+                if (
+                    len(claimed) == 1
+                    and not self._is_what_was_seen(name)
+                    and self._gave_back(claimed)
+                ):
                     break
             else:
                 break
@@ -225,6 +229,23 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
             return True
         return watch.is_sure_of_claims() and name not in groups.changed
 
+    def _gave_back(self, claimed: list[tuple[str, str]]) -> bool:
+        """Give the first file of a group back; False where a later one has its name already.
+
+        Then it is the older, and the rest belongs to it.
+        """
+        path, name = claimed[0]
+        try:
+            publish(path, self._folder_prefix + name, self._member)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            pass  # reset by a producer
+        else:
+            self._groups.add(name)
+        claimed.clear()
+        return True
+
     def _anothers(self, wanted: list[str]) -> tuple[list[str], list[str]]:
         """Give the files of a group that are not to be claimed, for another is about to.
 
@@ -246,11 +267,13 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
             if not all(os.path.lexists(claimed[name]) for name in his):
                 self._groups.forget(group, claimer)
                 continue
+            if any(_fs.is_same_file(claimed[name], self._folder_prefix + name) for name in his):
+                continue  # on its way back to its name
             pid, digits = claimer.split("_")[:2]
             dead, said = identity.Verdicts(self.path).of(int(pid), digits)
             if (
                 said is None
-                or said.get("role") != identity.GROUPS
+                or not identity.has_groups(said)
                 or said.get("messageExtension") != self._extension
             ):
                 continue
@@ -266,11 +289,26 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
                     ", ".join(missing),
                     ", ".join(his),
                 )
-                for name in missing:
-                    with contextlib.suppress(OSError):
-                        publish(self._folder_prefix + name, claimed[name], self._member, name)
-                self._watch.distrust()
+                self._claim_for_the_dead(claimer, [claimed[name] for name in his], missing)
         return (late, []) if late else ([], unknown)
+
+    def _claim_for_the_dead(self, claimer: str, his: list[str], missing: list[str]) -> None:
+        pid, digits = claimer.split("_")[:2]
+        # One at a time: where a rename takes two steps, a later file could come between them.
+        lease = _lease.lock(self._folder_prefix + names.lease_name(int(pid), digits))
+        if lease < 0:
+            return
+        try:
+            if not all(map(os.path.lexists, his)):
+                return
+            for name in missing:
+                target = self._folder_prefix + names.wip_name(name, self._extension, claimer)
+                if not os.path.lexists(target):
+                    with contextlib.suppress(OSError):
+                        publish(self._folder_prefix + name, target, self._member, name)
+        finally:
+            os.close(lease)
+            self._watch.distrust()
 
     def _hand_out_group(self) -> list[str]:
         """Hand out what an interrupted get could not put back: with the rest of its group."""

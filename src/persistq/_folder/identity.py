@@ -109,9 +109,8 @@ class Claimer:
         """Give the number under which files are held for a moment on their way to their name."""
         if self._publisher is None:
             # Of this very process, for whomever it acts.
-            self._publisher = Claimer(
-                self.folder, _without_actor({**self.facts, "role": PUBLISHER})
-            )
+            said = {**self.facts, "role": PUBLISHER, "publishesFor": self.facts.get("role")}
+            self._publisher = Claimer(self.folder, _without_actor(said))
         return self._publisher
 
     def remember(self, path: str) -> None:
@@ -287,6 +286,13 @@ def facts(extension: str, ignore_case: bool, role: str) -> dict[str, Any]:
     """Give what a lease says of the queue it is for."""
     said: dict[str, Any] = {"role": role, "messageExtension": extension}
     return {**said, "ignoreCase": True} if ignore_case else said
+
+
+def has_groups(said: dict[str, Any]) -> bool:
+    """Tell whether what a claimer has is to be put back as one, by what its lease says."""
+    return said.get("role") == GROUPS or (
+        said.get("role") == PUBLISHER and said.get("publishesFor") == GROUPS
+    )
 
 
 def _without_actor(said: dict[str, Any]) -> dict[str, Any]:

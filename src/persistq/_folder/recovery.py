@@ -155,15 +155,16 @@ def reclaim_abandoned(queue: Finishing[Any], max_attempts: int | None) -> list[s
         original = _original(stem, said, member) if dead else None
         if original is None:
             continue
-        if said is not None and said.get("role") == identity.PUBLISHER:
+        if said is not None and identity.has_groups(said):
+            groups.setdefault((pid, digits), []).append((name, original))
+        elif said is not None and said.get("role") == identity.PUBLISHER:
             # On its way to its name, so nobody had begun it.
             restored += filter(None, [restore(member, name, original)])
-        elif said is not None and said.get("role") == identity.GROUPS:
-            groups.setdefault((pid, digits), []).append((name, original))
         elif _may_be_tried_again(queue, name, original, max_attempts):
             restored += filter(None, [restore(member, name, original)])
-    for files in groups.values():
-        restored += _restore_together(queue, files, max_attempts)
+    for owner, files in groups.items():
+        was_begun = (verdicts.of(*owner)[1] or {}).get("role") == identity.GROUPS
+        restored += _restore_together(queue, files, max_attempts, was_begun)
     directories = (queue.task_done_directory, queue.task_failed_directory)
     _tidy(member, verdicts, queue._extension, *directories)
     return sorted(restored)
@@ -220,12 +221,15 @@ def _give_up(queue: Finishing[Any], wip: str, original: str, attempts: int) -> N
 
 
 def _restore_together(
-    queue: Finishing[Any], files: list[tuple[str, str]], max_attempts: int | None
+    queue: Finishing[Any],
+    files: list[tuple[str, str]],
+    max_attempts: int | None,
+    was_begun: bool,
 ) -> list[str]:
     """Put back all that one dead consumer of groups had: as one, so that no part goes astray."""
     member, folder = queue._member, queue.path
     attempts = {wip: _attempts(queue, wip, original) for wip, original in files}
-    if max_attempts is not None and max(attempts.values()) >= max_attempts:
+    if was_begun and max_attempts is not None and max(attempts.values()) >= max_attempts:
         for wip, original in files:
             _give_up(queue, wip, original, attempts[wip])
         return []
@@ -242,7 +246,7 @@ def _restore_together(
             ", ".join(taken),
         )
         return []
-    for wip, original in files:
+    for wip, original in files if was_begun else ():
         _write_attempts(queue, wip, original, attempts[wip])
     if len(files) == 1:
         return [*filter(None, [restore(member, *files[0])])]
