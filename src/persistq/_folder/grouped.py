@@ -259,13 +259,20 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
         """
         late: list[str] = []
         unknown: list[str] = []
-        for group, claimer, his, missing in self._groups.half_way(wanted):
+        for group, claimer, had in self._groups.others_parts(wanted):
             claimed = {
                 name: self._folder_prefix + names.wip_name(name, self._extension, claimer)
-                for name in his + missing
+                for name in had.values()
             }
-            if not all(os.path.lexists(claimed[name]) for name in his):
+            his = [name for name in sorted(claimed) if os.path.lexists(claimed[name])]
+            if not his:
                 self._groups.forget(group, claimer)
+                continue
+            # Files are claimed in the order of their names, so whoever has only later ones has
+            # finished the others.
+            items = {item for item, name in had.items() if name in his}
+            missing = [name for name in wanted if self._groups.item_of(name) not in items]
+            if not missing or his[-1] > missing[0]:
                 continue
             if any(_fs.is_same_file(claimed[name], self._folder_prefix + name) for name in his):
                 continue  # on its way back to its name

@@ -121,26 +121,24 @@ class Groups:
         """Forget what others have claimed, for it is told anew."""
         self._parts.clear()
 
-    def half_way(self, wanted: list[str]) -> list[tuple[Hashable, str, list[str], list[str]]]:
-        """Tell which others have claimed the first files of a group, and not the rest.
+    def item_of(self, name: str) -> Hashable:
+        """Give the item of its group that a file is which waits."""
+        return self._places[name][1]
 
-        Files are claimed in the order of their names: whoever has only later ones has finished
-        the others.
+    def others_parts(self, wanted: list[str]) -> list[tuple[Hashable, str, dict[Hashable, str]]]:
+        """Tell which others have claimed files of a group, and had not claimed all.
 
         Args:
             wanted (list[str]): The files of a complete group, in order.
 
         Returns:
-            list[tuple[Hashable, str, list[str], list[str]]]: The group; what the names begin with
-            that this one claims; what he has, and what he has not.
+            list[tuple[Hashable, str, dict[Hashable, str]]]: The group; what the names begin with
+            that this one claims; and what he has claimed, by item, and may have given back.
         """
         group = self._places[wanted[0]][0]
-        found = []
-        for claimer, parts in [*self._parts.get(group, {}).items()]:
-            missing = [name for name in wanted if self._places[name][1] not in parts]
-            if missing and max(parts.values()) < missing[0]:
-                found.append((group, claimer, sorted(parts.values()), missing))
-        return found
+        return [
+            (group, claimer, {**parts}) for claimer, parts in self._parts.get(group, {}).items()
+        ]
 
     def reconcile(self, found: list[str]) -> None:
         """Make these names, and no others, the files that wait."""
