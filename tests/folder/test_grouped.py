@@ -24,7 +24,7 @@ from folder_workers import (
 from persistq import DONE, FAILED, ReadableGroupedFileFolderQueue, WritableFolderQueue, _fs
 from persistq._folder import identity, together
 from persistq._folder.grouped import Groups
-from processes import Nursery
+from processes import Child, Nursery
 
 
 def grouped(folder: Path, items: object = ("a", "b"), **more: object) -> object:
@@ -273,6 +273,15 @@ def put_day(folder: Path, day: str, items: str = "abc") -> None:
         (folder / f"shop-{item}.tsv").write_text(day)
 
 
+def begin_mondays_group(folder: Path, nursery: Nursery) -> Child:
+    """Put a group, and have a process claim its first file; told to, it claims the rest."""
+    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
+    put_day(folder, "monday")
+    other.send("begin")
+    assert other.receive() == "first"
+    return other
+
+
 def days_of(paths: list[str]) -> str:
     return " ".join(Path(path).read_text() for path in paths)
 
@@ -281,14 +290,11 @@ def days_of(paths: list[str]) -> str:
 def test_a_group_that_another_is_claiming_is_not_filled_up_with_later_files(
     folder: Path, nursery: Nursery, has_looked: bool
 ) -> None:
-    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
     queue = grouped(folder, "abc")
     if has_looked:
         with pytest.raises(Empty):
             queue.get(0)
-    put_day(folder, "monday")
-    other.send("begin")
-    assert other.receive() == "first"
+    other = begin_mondays_group(folder, nursery)
     put_day(folder, "tuesday", "a")
     with pytest.raises(Empty):
         queue.get(100)
@@ -330,14 +336,11 @@ def test_a_file_that_is_another_one_by_the_time_of_its_claim_is_noticed(
 def test_of_one_killed_while_he_claimed_a_group_the_rest_stays_with_what_he_had(
     folder: Path, nursery: Nursery, has_looked: bool
 ) -> None:
-    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
     queue = grouped(folder, "abc")
     if has_looked:
         with pytest.raises(Empty):
             queue.get(0)
-    put_day(folder, "monday")
-    other.send("begin")
-    assert other.receive() == "first"
+    other = begin_mondays_group(folder, nursery)
     other.kill()
     put_day(folder, "tuesday", "a")
     with pytest.raises(Empty):
@@ -354,10 +357,7 @@ def test_of_one_killed_while_he_claimed_a_group_the_rest_stays_with_what_he_had(
 def test_where_nothing_proves_a_death_a_group_in_part_is_nobodys(
     folder: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
-    put_day(folder, "monday")
-    other.send("begin")
-    assert other.receive() == "first"
+    other = begin_mondays_group(folder, nursery)
     other.kill()
     put_day(folder, "tuesday", "a")
     (folder / "x.done").touch()
@@ -374,10 +374,7 @@ def test_where_nothing_proves_a_death_a_group_in_part_is_nobodys(
 def test_what_is_put_while_a_group_is_put_back_does_not_divide_it(
     folder: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = nursery.start(get_in_two_steps, grouped(folder, "abc"))
-    put_day(folder, "monday")
-    other.send("begin")
-    assert other.receive() == "first"
+    other = begin_mondays_group(folder, nursery)
     other.send("go on")
     assert len(other.receive()) == 3
     other.kill()

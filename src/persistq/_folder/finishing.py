@@ -94,7 +94,7 @@ class Finishing(_FolderQueue, Generic[Claim]):
                 pass  # the caller has moved it, as a queue without a directory asks of him
         else:
             name = os.path.basename(self.original_filename_from_wip(path))
-            # Only of one that was claimed by another before anything is written down.
+            # A note is written when the dead one's claim is put back, who may have moved it half.
             again = name in self._noted
             directory = self.task_done_directory
             move_to(path, directory, name, self._extension, self._staged, again)

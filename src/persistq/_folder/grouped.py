@@ -7,8 +7,8 @@ import errno
 import logging
 import os
 
-from persistq import _fs, _lease
-from persistq._folder import identity, names, together
+from persistq import _fs
+from persistq._folder import half_way, identity, together
 from persistq._folder.base import same_name
 from persistq._folder.claiming import HELD_PAUSE_S
 from persistq._folder.groups import Groups, Locator, alone
@@ -168,7 +168,9 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
             ]
             late = [name for name in wanted if name in on_their_way]
             if not odd and not late and groups.follows:
-                late, odd = self._anothers(wanted)
+                late, odd = half_way.anothers(
+                    wanted, groups, self._watch, self._member, self._extension
+                )
             set_aside += late
             for name in odd + late:
                 groups.discard(name)
@@ -245,77 +247,6 @@ class ReadableGroupedFileFolderQueue(ReadableFolderQueue[list[str]]):
             self._groups.add(name)
         claimed.clear()
         return True
-
-    def _anothers(self, wanted: list[str]) -> tuple[list[str], list[str]]:
-        """Give the files of a group that are not to be claimed, for another is about to.
-
-        He has claimed the first files of an earlier group, and the rest of it waits beside later
-        ones of those names. Where he has died, the rest is claimed for him: whoever reclaims puts
-        it back as one.
-
-        Returns:
-            tuple[list[str], list[str]]: All of them in the first where that ends by itself; in the
-            second where nobody knows whether he lives.
-        """
-        late: list[str] = []
-        unknown: list[str] = []
-        for group, claimer, had in self._groups.others_parts(wanted):
-            claimed = {
-                name: self._folder_prefix + names.wip_name(name, self._extension, claimer)
-                for name in had.values()
-            }
-            his = [name for name in sorted(claimed) if os.path.lexists(claimed[name])]
-            if not his:
-                self._groups.forget(group, claimer)
-                continue
-            # Files are claimed in the order of their names, so whoever has only later ones has
-            # finished the others.
-            items = {item for item, name in had.items() if name in his}
-            missing = [name for name in wanted if self._groups.item_of(name) not in items]
-            if not missing or his[-1] > missing[0]:
-                continue
-            if any(_fs.is_same_file(claimed[name], self._folder_prefix + name) for name in his):
-                continue  # on its way back to its name
-            pid, digits = claimer.split("_")[:2]
-            dead, said = identity.Verdicts(self.path).of(int(pid), digits)
-            if (
-                said is None
-                or not identity.has_groups(said)
-                or said.get("messageExtension") != self._extension
-            ):
-                continue
-            if dead is None:
-                unknown = wanted
-                continue
-            late = wanted
-            if dead:
-                _log.warning(
-                    "%s: process %s died while it claimed a group: %s stays with %s",
-                    self.path,
-                    pid,
-                    ", ".join(missing),
-                    ", ".join(his),
-                )
-                self._claim_for_the_dead(claimer, [claimed[name] for name in his], missing)
-        return (late, []) if late else ([], unknown)
-
-    def _claim_for_the_dead(self, claimer: str, his: list[str], missing: list[str]) -> None:
-        pid, digits = claimer.split("_")[:2]
-        # One at a time: where a rename takes two steps, a later file could come between them.
-        lease = _lease.lock(self._folder_prefix + names.lease_name(int(pid), digits))
-        if lease < 0:
-            return
-        try:
-            if not all(map(os.path.lexists, his)):
-                return
-            for name in missing:
-                target = self._folder_prefix + names.wip_name(name, self._extension, claimer)
-                if not os.path.lexists(target):
-                    with contextlib.suppress(OSError):
-                        publish(self._folder_prefix + name, target, self._member, name)
-        finally:
-            os.close(lease)
-            self._watch.distrust()
 
     def _hand_out_group(self) -> list[str]:
         """Hand out what an interrupted get could not put back: with the rest of its group."""
